@@ -1,0 +1,48 @@
+# Two commands matter: `make demo` (fresh clone to finished report) and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEV_STAMP := $(VENV)/.installed-dev
+PEERS_STAMP := $(VENV)/.installed-peers
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+RAY_ADDRESS ?= http://127.0.0.1:8265
+export RAY_DEDUP_LOGS ?= 1
+
+.PHONY: demo test style quality bench submit clean
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP_INSTALL) -e .
+	@touch $@
+
+$(DEV_STAMP): $(STAMP)
+	$(PIP_INSTALL) -e ".[dev]"
+	@touch $@
+
+$(PEERS_STAMP): $(STAMP)
+	$(PIP_INSTALL) -e ".[peers]"
+	@touch $@
+
+demo: $(STAMP)  ## from a fresh clone to the report
+	$(BIN)/python -m pipelines.demo
+
+test: $(DEV_STAMP)  ## all tests
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+style: $(DEV_STAMP)  ## format and fix
+	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+quality: $(DEV_STAMP)  ## lint, types, import directions
+	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+bench: $(DEV_STAMP) $(PEERS_STAMP)  ## all benchmarks, or one: make bench NAME=attack_step
+	$(BIN)/python -m benchmarks $(NAME) $(BENCH_ARGS)
+
+submit: $(STAMP)  ## run the pipeline as a job on a Ray cluster
+	$(BIN)/python -m pipelines.submit $(RAY_ADDRESS)
+
+clean:
+	rm -rf artifacts .pytest_cache .ruff_cache .mypy_cache

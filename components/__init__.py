@@ -1,0 +1,1 @@
+"""The library: data, models, attacks, evaluation and training; knows nothing of DVC or MLflow."""

@@ -1,0 +1,43 @@
+"""Settings of the evaluation, the report and the registry's gate."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from components.config.base import Fraction, Section
+
+
+class EvaluateSection(Section):
+    """What the evaluate stage runs on the test split."""
+
+    suite: Literal["thin", "quick", "standard"] = "quick"
+    batch_size: int = Field(64, ge=1)
+    workers: int = Field(0, ge=0, description="parallel tasks; 0 = one per CPU of the cluster")
+    clips: int = Field(0, ge=0, description="evaluate only the first n test clips; 0 = all")
+    curves: bool = Field(True, description="robust accuracy against eps, and the eps heat map")
+    curve_eps: tuple[Fraction, ...] = (0.0, 0.25, 0.5, 1.0, 2.0)
+    export: bool = Field(False, description="export adversarial clips as Arrow")
+    allow_licensed_export: bool = False
+
+
+class ReportSection(Section):
+    """The report stage."""
+
+    title: str = "Robust RGB-skeleton action recognition"
+
+
+class RegisterSection(Section):
+    """Which model is registered under which name, and what a champion must reach."""
+
+    model: str = "amr"
+    name: str = "amr"
+    min_clean_acc: float = Field(0.0, ge=0, le=1)
+    min_robust_acc: float = Field(0.0, ge=0, le=1)
+
+
+class TrackingSection(Section):
+    """MLflow; the environment variable MLFLOW_TRACKING_URI goes before `uri`."""
+
+    uri: str = Field("", description="empty = sqlite file in the project folder")
+    experiment: str = "amr"
+    system_metrics: bool = False

@@ -1,0 +1,56 @@
+"""Settings of the hyperparameter search."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from components.config.base import Fraction, Section
+
+
+class Uniform(Section):
+    """A float between low and high, optionally on a log scale or in steps of q."""
+
+    kind: Literal["uniform"] = "uniform"
+    low: Fraction
+    high: Fraction
+    log: bool = False
+    q: float = 0.0
+
+
+class RandInt(Section):
+    """An integer from low to high, both included."""
+
+    kind: Literal["int"]
+    low: int
+    high: int
+    log: bool = False
+
+
+class Choice(Section):
+    """One of the listed values; all of them in a grid search."""
+
+    kind: Literal["choice"]
+    values: tuple[float | int | bool | str | tuple[int, ...] | tuple[float, ...], ...]
+
+
+Distribution = Annotated[Uniform | RandInt | Choice, Field(discriminator="kind")]
+
+
+class TuneSection(Section):
+    """One search over any parameters of the project, by their dotted names."""
+
+    enabled: bool = True
+    space: dict[str, Distribution] = {}
+    search: Literal["tpe", "random", "grid"] = "tpe"
+    multi_objective: bool = False
+    trials: int = Field(4, ge=1)
+    max_hours: float = Field(0.0, ge=0, description="wall-clock budget; 0 = none")
+    max_device_hours: float = Field(0.0, ge=0, description="budget of worker hours; 0 = none")
+    concurrent: int = Field(0, ge=0, description="trials side by side; 0 = what fits")
+    epochs: int = Field(3, ge=1)
+    grace_epochs: int = Field(1, ge=1, description="epochs before ASHA may stop a trial")
+    reduction: int = Field(2, ge=2, description="ASHA's reduction factor")
+    workers: int = Field(1, ge=1, description="training workers of one trial")
+    finalists: int = Field(2, ge=1, description="trials re-scored with the finalist suite")
+    finalist_suite: Literal["thin", "quick", "standard"] = "quick"
+    proxy_steps: int = Field(5, ge=1, description="PGD steps of the cheap score")
