@@ -94,7 +94,9 @@ def _copy(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 def _set(tree: dict[str, Any], dotted: str, value: Any) -> None:
     # A name in the search space holds dots itself: tune.space.<dotted name>=...
-    parts = ["tune", "space", dotted[11:]] if dotted.startswith("tune.space.") else dotted.split(".")
+    parts = (
+        ["tune", "space", dotted[11:]] if dotted.startswith("tune.space.") else dotted.split(".")
+    )
     for part in parts[:-1]:
         node = tree.setdefault(part, {})
         if node is None:

@@ -1,0 +1,101 @@
+"""What every stage shares: settings, absolute paths, logging, and errors a user can act on."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import components
+from components.config import Config, load_config
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class StageError(RuntimeError):
+    """Something the user can mend: the message says what, where and what to do."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One running stage: its settings and its folders, all absolute."""
+
+    name: str
+    config: Config
+    overrides: tuple[str, ...]
+
+    @property
+    def data(self) -> Path:
+        """The raw data folder."""
+        return absolute(self.config.paths.data)
+
+    @property
+    def artifacts(self) -> Path:
+        """The folder of all results."""
+        return absolute(self.config.paths.artifacts)
+
+    @property
+    def shards(self) -> str:
+        """Folder or URI of the shards."""
+        return self.config.shard.uri or str(self.artifacts / "shards")
+
+    def require(self, path: Path, maker: str) -> Path:
+        """`path`, which stage `maker` writes; StageError when it is not there."""
+        if not path.exists():
+            raise StageError(f"{path} is missing; run `python -m pipelines.{maker}` first")
+        return path
+
+
+def absolute(path: str) -> Path:
+    """A local path made absolute from the project's root, never from the working folder.
+
+    Ray's workers and Tune's trials run in other folders, so a relative path must not survive.
+    A link is kept as it is: `data` may be one.
+    """
+    return Path(path) if Path(path).is_absolute() else ROOT / path
+
+
+def run_stage(
+    name: str,
+    main: Callable[[Stage], None],
+    argv: list[str] | None = None,
+    *,
+    expected: tuple[type[Exception], ...] = (),
+) -> int:
+    """Parse the command line, load the settings, run `main`; the exit status.
+
+    ValueError, OSError, StageError and `expected` are the user's to mend: they print one line and
+    give status 2. Anything else is a fault of the program and keeps its traceback.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"python -m pipelines.{name}",
+        description=(main.__doc__ or "").strip().splitlines()[0] if main.__doc__ else None,
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. train.epochs=2")
+    parser.add_argument("--params", default=str(ROOT / "params.yaml"), help="settings file")
+    args = parser.parse_args(argv)
+    setup_logging()
+    try:
+        _check_packages()
+        main(Stage(name, load_config(args.params, args.overrides), tuple(args.overrides)))
+    except (ValueError, OSError, StageError, *expected) as error:
+        logging.getLogger(name).debug("details", exc_info=True)
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def setup_logging(level: int = logging.INFO) -> None:
+    """Plain lines on standard error; a bar draws over them on a terminal."""
+    logging.basicConfig(level=level, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
+    for noisy in ("ray", "botocore", "alembic", "mlflow", "urllib3"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def _check_packages() -> None:
+    found = Path(components.__file__).resolve()
+    if ROOT not in found.parents:
+        raise StageError(
+            f"another package named 'components' shadows this project's ({found}); run from {ROOT}"
+        )
