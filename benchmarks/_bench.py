@@ -1,4 +1,4 @@
-"""The one form of a benchmark: both sides in one run, a ratio, a goal, and where it was measured."""
+"""The one form of a benchmark: both sides in one run, a ratio, a goal, the place measured."""
 
 import json
 import os

@@ -43,15 +43,23 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
         """The same clips on another device."""
-        tensors = (t.to(device, non_blocking=non_blocking) for t in self[:4])
-        return Batch(*tensors, self.clip_id)
+        rgb, skeleton, present, label = (
+            t.to(device, non_blocking=non_blocking)
+            for t in (self.rgb, self.skeleton, self.present, self.label)
+        )
+        return Batch(rgb, skeleton, present, label, self.clip_id)
 
     def select(self, index: Tensor) -> "Batch":
         """The clips at `index`: int64 positions [N] or a bool mask [B]."""
         if index.dtype == torch.bool:
             index = index.nonzero().flatten()
-        ids = tuple(self.clip_id[i] for i in index.tolist())
-        return Batch(*(t[index] for t in self[:4]), ids)
+        return Batch(
+            self.rgb[index],
+            self.skeleton[index],
+            self.present[index],
+            self.label[index],
+            tuple(self.clip_id[i] for i in index.tolist()),
+        )
 
 
 class ModelOutput(NamedTuple):

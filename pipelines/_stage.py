@@ -76,10 +76,11 @@ def run_stage(
     parser.add_argument("--params", default=str(ROOT / "params.yaml"), help="settings file")
     args = parser.parse_args(argv)
     setup_logging()
+    mendable: list[type[Exception]] = [ValueError, OSError, StageError, *expected]
     try:
         _check_packages()
         main(Stage(name, load_config(args.params, args.overrides), tuple(args.overrides)))
-    except (ValueError, OSError, StageError, *expected) as error:
+    except tuple(mendable) as error:
         logging.getLogger(name).debug("details", exc_info=True)
         print(f"{name}: {error}", file=sys.stderr)
         return 2

@@ -66,7 +66,7 @@ def valid_keys() -> list[str]:
 
 
 def flatten(config: Config) -> dict[str, Any]:
-    """`{"train.lr": 0.002, ...}`: leaf values by dotted key, as MLflow parameters and cards want."""
+    """`{"train.lr": 0.002, ...}`: leaf values by dotted key."""
     flat: dict[str, Any] = {}
 
     def walk(node: Mapping[str, Any], prefix: str) -> None:
