@@ -7,6 +7,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 PEERS_STAMP := $(VENV)/.installed-peers
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 RAY_ADDRESS ?= http://127.0.0.1:8265
+WORKSPACE ?= $(CURDIR)
 export RAY_DEDUP_LOGS ?= 1
 
 .PHONY: demo test style quality bench submit clean
@@ -42,7 +43,7 @@ bench: $(DEV_STAMP) $(PEERS_STAMP)  ## all benchmarks, or one: make bench NAME=a
 	$(BIN)/python -m benchmarks $(NAME) $(BENCH_ARGS)
 
 submit: $(STAMP)  ## run the pipeline as a job on a Ray cluster
-	$(BIN)/python -m pipelines.submit $(RAY_ADDRESS)
+	$(BIN)/python -m pipelines.submit $(RAY_ADDRESS) --workspace $(WORKSPACE) $(STAGES)
 
 clean:
 	rm -rf artifacts .pytest_cache .ruff_cache .mypy_cache

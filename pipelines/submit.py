@@ -1,0 +1,73 @@
+"""Send the project to a running Ray cluster as a job that runs `dvc repro`; follow it to its end.
+
+`make submit RAY_ADDRESS=http://head:8265 [WORKSPACE=/shared/amr]`. The workspace is a folder that
+every node of the cluster sees: it keeps data, artifacts and DVC's state from one job to the next,
+so that submitting again goes on where the last job stopped. Without one, the project's own folder
+is used, which is right when the cluster runs on this machine or mounts this folder.
+"""
+
+import argparse
+import asyncio
+import shlex
+import sys
+
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+from pipelines._stage import ROOT
+
+# What never travels: raw data and results stay in the workspace, environments on the nodes.
+EXCLUDES = [
+    "/.git", "/.venv", "/data", "/artifacts", "/mlartifacts", "/mlflow.db", "/.dvc/cache",
+    "/.dvc/tmp", "/tests", "/benchmarks", "__pycache__", ".pytest_cache", ".mypy_cache",
+    ".ruff_cache", ".hypothesis",
+]  # fmt: skip
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Submit, stream the log, and return the job's exit status (3 when it was stopped)."""
+    parser = argparse.ArgumentParser(prog="python -m pipelines.submit", description=__doc__)
+    parser.add_argument("address", help="the cluster's dashboard, e.g. http://127.0.0.1:8265")
+    parser.add_argument("--workspace", default=str(ROOT), help="folder that every node sees")
+    parser.add_argument("targets", nargs="*", help="DVC stages; all when none is named")
+    args = parser.parse_args(argv)
+    try:
+        client = JobSubmissionClient(args.address)
+    except ConnectionError as error:
+        print(
+            f"submit: no Ray cluster answers at {args.address} ({error}); "
+            "start one with `ray start --head`, or give RAY_ADDRESS=http://HOST:8265",
+            file=sys.stderr,
+        )
+        return 2
+    words = ["python", "-m", "pipelines.job", args.workspace, *args.targets]
+    job = client.submit_job(
+        entrypoint=shlex.join(words),
+        runtime_env={"working_dir": str(ROOT), "excludes": EXCLUDES},
+        metadata={"project": "amr-robust-pipeline"},
+    )
+    print(f"job {job} on {args.address}; workspace {args.workspace}", flush=True)
+    try:
+        asyncio.run(_follow(client, job))
+    except KeyboardInterrupt:
+        print(f"\nthe job goes on; stop it: ray job stop {job} --address {args.address}")
+        return 130
+    return _status(client, job)
+
+
+async def _follow(client: JobSubmissionClient, job: str) -> None:
+    async for lines in client.tail_job_logs(job):
+        print(lines, end="", flush=True)
+
+
+def _status(client: JobSubmissionClient, job: str) -> int:
+    info = client.get_job_info(job)
+    print(f"job {job}: {info.status.value}" + (f": {info.message}" if info.message else ""))
+    if info.status == JobStatus.SUCCEEDED:
+        return 0
+    if info.status == JobStatus.STOPPED:
+        return 3
+    return info.driver_exit_code or 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

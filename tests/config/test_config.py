@@ -1,0 +1,117 @@
+"""Settings: strict, typed, and with messages that name the key and the nearest valid one."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from components.config import Config, apply_overrides, flatten, load_config, parse_overrides
+from components.config.load import ConfigError, valid_keys
+
+ROOT = Path(__file__).parents[2]
+PARAMS = ROOT / "params.yaml"
+
+
+def test_params_file_is_valid_and_complete():
+    written = set(_leaves(yaml.safe_load(PARAMS.read_text())))
+    config = load_config(PARAMS)
+    known = {key for key in flatten(config) if not key.startswith("tune.space.")}
+    missing = {key for key in known if key not in written and not _parent_in(key, written)}
+    assert not missing, f"params.yaml lacks {sorted(missing)}"
+
+
+def test_override_changes_one_value_and_nothing_else():
+    base, changed = load_config(PARAMS), load_config(PARAMS, ["train.epochs=2"])
+    assert changed.train.epochs == 2
+    assert flatten(base).items() ^ flatten(changed).items() == {
+        ("train.epochs", base.train.epochs),
+        ("train.epochs", 2),
+    }
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("train.epoch=2", "unknown parameter 'train.epoch'; did you mean 'train.epochs'"),
+        ("trian.epochs=2", "did you mean 'train.epochs'"),
+        ("train.epochs=two", r"train\.epochs.*integer.*'two'"),
+        ("model.fusion=mmt", r"model\.fusion.*mmtm"),
+        ("threat.rgb.eps=-1", r"threat\.rgb\.eps.*greater than or equal to 0"),
+        ("threat.rgb.eps=8/0", "8/0"),
+        ("train.epochs", "write key=value"),
+        ("data.protocol=custom", "exactly one of data.train_subjects"),
+        ("data.train_subjects=[1]", "set data.protocol=custom"),
+        ("tune.space.train.lr={kind: uniform, low: 0}", "high"),
+    ],
+)
+def test_a_wrong_setting_is_named(word, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(PARAMS, [word])
+
+
+def test_unknown_key_inside_the_file_is_named(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text("train: {epoch: 3}\n")
+    with pytest.raises(ConfigError, match=r"train\.epoch.*train\.epochs"):
+        load_config(path)
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1\n- 2\n"])
+def test_a_broken_file_is_named(tmp_path, text):
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=re.escape(str(path))):
+        load_config(path)
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="no such file"):
+        load_config(tmp_path / "absent.yaml")
+
+
+def test_eps_may_be_a_fraction():
+    config = load_config(PARAMS, ["threat.rgb.eps=4/255", "train.attack.rgb_eps=16/255"])
+    assert config.threat.rgb.eps == 4 / 255
+    assert config.train.attack.rgb_eps == 16 / 255
+
+
+def test_custom_protocol_by_subjects():
+    config = load_config(PARAMS, ["data.protocol=custom", "data.train_subjects=[1,3,5,7]"])
+    assert config.data.train_subjects == (1, 3, 5, 7)
+
+
+def test_settings_are_frozen():
+    config = Config()
+    with pytest.raises(ValueError, match="frozen"):
+        config.train.epochs = 3
+
+
+def test_a_search_space_takes_names_with_dots():
+    word = "tune.space.train.lr={kind: uniform, low: 1.0e-4, high: 1.0e-2, log: true}"
+    space = load_config(PARAMS, [word]).tune.space
+    assert space["train.lr"].high == 1e-2
+
+
+def test_overrides_apply_to_a_config_without_touching_it():
+    base = load_config(PARAMS)
+    changed = apply_overrides(base, parse_overrides(["model.amr.temperature=2.5"]))
+    assert changed.model.amr.temperature == 2.5
+    assert base.model.amr.temperature != 2.5
+
+
+def test_every_section_and_leaf_is_a_valid_key():
+    keys = valid_keys()
+    assert {"train", "train.attack.rgb_eps", "register.name", "threat.skeleton.eps"} <= set(keys)
+
+
+def _leaves(tree, prefix=""):
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        yield prefix + key
+
+
+def _parent_in(key, written):
+    # A section written as an empty mapping (tune.space: {}) stands for its leaves.
+    return any(key.startswith(parent + ".") for parent in written if parent.startswith("tune."))
