@@ -1,0 +1,52 @@
+"""How feature maps become vectors, and how absent persons are kept out of them.
+
+Video maps are [B, C, T, H, W]; skeleton maps are [B, C, M, S, V] with time and joints as far as the
+stage before has shrunk them. `real` [B, M] is 1 for a person tracked in any frame of the clip, else
+0. A map whose persons a stage has merged already has M = 1 and needs no mask.
+"""
+
+import torch
+from torch import Tensor
+
+
+def video_mean(video: Tensor) -> Tensor:
+    """Mean over time and space: [B, C, T, H, W] -> [B, C]."""
+    return video.mean((2, 3, 4))
+
+
+def person_mean(skeleton: Tensor, real: Tensor) -> Tensor:
+    """Mean over time, joints and the real persons: [B, C, M, S, V] -> [B, C]; 0 without any."""
+    persons = skeleton.mean((3, 4))
+    if persons.shape[2] != real.shape[1]:
+        return persons.mean(2)
+    real = real.to(persons.dtype).unsqueeze(1)
+    return (persons * real).sum(2) / real.sum(2).clamp(min=1)
+
+
+def person_max(skeleton: Tensor, real: Tensor) -> Tensor:
+    """Maximum over the real persons: [B, C, M, S, V] -> [B, C, 1, S, V]; 0 without any."""
+    absent = (real <= 0)[:, None, :, None, None]
+    highest = skeleton.masked_fill(absent, float("-inf")).amax(2, keepdim=True)
+    nobody = absent.all(2, keepdim=True)
+    return highest.masked_fill(nobody, 0.0)
+
+
+def fold_persons(skeleton: Tensor) -> Tensor:
+    """[B, C, M, S, V] -> [B * M, C, S, V]: each person is a sample of its own."""
+    return skeleton.transpose(1, 2).flatten(0, 1)
+
+
+def unfold_persons(folded: Tensor, persons: int) -> Tensor:
+    """The way back: [B * M, C, S, V] -> [B, C, M, S, V]."""
+    return folded.unflatten(0, (-1, persons)).transpose(1, 2)
+
+
+def gate(feature_map: Tensor, gates: Tensor) -> Tensor:
+    """Scale the channels of a map by gates [B, C], broadcast over all other axes."""
+    shape = gates.shape + (1,) * (feature_map.dim() - 2)
+    return feature_map * gates.to(feature_map.dtype).view(shape)
+
+
+def stacked(parts: list[Tensor]) -> Tensor:
+    """Concatenate vectors of one clip in float32, where the small layers of a fusion run."""
+    return torch.cat([part.float() for part in parts], 1)
