@@ -40,4 +40,6 @@ class TrackingSection(Section):
 
     uri: str = Field("", description="empty = sqlite file in the project folder")
     experiment: str = "amr"
-    system_metrics: bool = False
+    system_metrics: bool = Field(True, description="CPU, memory, GPU figures of each run")
+    system_interval: float = Field(10.0, gt=0, description="seconds between two samples")
+    patience: float = Field(10.0, ge=0, description="seconds an ending stage waits for a server")

@@ -1,0 +1,119 @@
+"""Where a number comes from: code, data, settings, seeds, attacks, versions, hardware."""
+
+import hashlib
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+import yaml
+
+from components.config import Config, flatten
+from mlflow_tracking.files import read_json
+from mlflow_tracking.store import ROOT
+
+PACKAGES = ("torch", "ray", "mlflow", "dvc", "numpy", "pyarrow", "av", "safetensors", "optuna")
+
+
+def collect(config: Config, artifacts: Path, root: Path = ROOT) -> dict[str, Any]:
+    """All facts by name; what cannot be known here is None."""
+    commit = git(root, "rev-parse", "HEAD")
+    status = git(root, "status", "--porcelain", "--untracked-files=no")
+    shards = read_json(artifacts / "shards" / "shards.json")
+    return {
+        "git_commit": commit,
+        "git_dirty": None if status is None else bool(status),
+        "git_branch": git(root, "rev-parse", "--abbrev-ref", "HEAD"),
+        "git_diff_sha": _git_diff(root) if status else None,
+        "dvc_lock": file_hash(root / "dvc.lock"),
+        "data": data_hash(root / "data.dvc"),
+        "manifest": file_hash(artifacts / "manifest.parquet"),
+        "shards": shards.get("fingerprint"),
+        "settings": settings_hash(config),
+        "seed": config.seed,
+        "versions": {name: version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "hardware": hardware(),
+    }
+
+
+def tags(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts as tags: one each, so that runs can be searched by them."""
+    flat: dict[str, Any] = {}
+    for key, value in facts.items():
+        if isinstance(value, Mapping):
+            flat.update({f"{key}.{k}": v for k, v in value.items()})
+        else:
+            flat[key] = value
+    found = {f"lineage.{key}": value for key, value in flat.items() if value is not None}
+    return {**found, "mlflow.source.git.commit": facts["git_commit"] or "unknown"}
+
+
+def settings_hash(config: Config) -> str:
+    """A hash of all settings that can change a number: not of where files lie or who tracks."""
+    values = {
+        key: value
+        for key, value in flatten(config).items()
+        if not key.startswith(("tracking.", "paths.", "ray.", "report."))
+    }
+    text = "\n".join(f"{key}={values[key]!r}" for key in sorted(values))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def file_hash(path: Path) -> str | None:
+    """sha256 of a file, shortened; None without it."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def data_hash(path: Path) -> str | None:
+    """What DVC says of the raw data: the hash in `data.dvc`."""
+    if not path.is_file():
+        return None
+    outs = (yaml.safe_load(path.read_text()) or {}).get("outs") or [{}]
+    return outs[0].get("md5") or outs[0].get("etag") or outs[0].get("checksum")
+
+
+def version(package: str) -> str | None:
+    """The installed version of a package."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def hardware() -> dict[str, Any]:
+    """What the numbers were computed on."""
+    cuda = torch.cuda.is_available()
+    return {
+        "cpu": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "gpu": torch.cuda.get_device_name() if cuda else None,
+        "gpus": torch.cuda.device_count() if cuda else 0,
+        "host": platform.node(),
+        "os": platform.platform(),
+    }
+
+
+def git(root: Path, *words: str) -> str | None:
+    """What git answers in `root`; None without git or a repository."""
+    try:
+        done = subprocess.run(
+            ["git", *words], cwd=root, capture_output=True, text=True, check=True, timeout=20
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _git_diff(root: Path) -> str | None:
+    diff = git(root, "diff", "HEAD")
+    return None if diff is None else hashlib.sha256(diff.encode()).hexdigest()[:16]

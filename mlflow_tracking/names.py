@@ -1,0 +1,65 @@
+"""The names of metrics and parameters in MLflow: one scheme, and values that MLflow takes.
+
+<split>/clean_acc                           train, val or test
+<split>/robust_acc/<cell>                   cell: rgb, skeleton, both, worst
+<split>/robust_acc/<attack>/<cell>
+<split>/weight/<place>/<modality>[/<attack>/<cell>]
+<split>/loss, time/..., system/...
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from mlflow_tracking.store import redact
+
+PARAM_LIMIT = 6000
+TAG_LIMIT = 5000
+KEY_LIMIT = 250
+SECRET = re.compile(
+    r"(^|[._-])(password|passwd|secret|token|credential|api_?key|access_?key)", re.I
+)
+
+
+def robust(split: str, cell: str, attack: str = "") -> str:
+    """`test/robust_acc/pgd20/rgb`, or `test/robust_acc/rgb` for the worst over attacks."""
+    return "/".join(part for part in (split, "robust_acc", attack, cell) if part)
+
+
+def clean_name(name: str) -> str:
+    """`name` with what MLflow forbids in keys replaced by "_", and not too long."""
+    return re.sub(r"[^\w\-. /:]", "_", name).strip("/")[:KEY_LIMIT]
+
+
+def text(key: str, value: Any, limit: int = PARAM_LIMIT) -> str:
+    """`value` as MLflow stores it: no secrets, and a mark where it was cut."""
+    if SECRET.search(key) and value not in ("", None):
+        return "***"
+    plain = value if isinstance(value, str) else json.dumps(value, default=str)
+    plain = redact(plain)
+    if len(plain) <= limit:
+        return plain
+    digest = hashlib.sha256(plain.encode()).hexdigest()[:12]
+    mark = f"... (cut; {len(plain)} characters, sha256 {digest})"
+    return plain[: limit - len(mark)] + mark
+
+
+def texts(values: Mapping[str, Any], limit: int = PARAM_LIMIT) -> dict[str, str]:
+    """All `values` by clean name."""
+    return {clean_name(key): text(key, value, limit) for key, value in values.items()}
+
+
+def evaluation_metrics(summary: Mapping[str, Any], split: str = "test") -> dict[str, float]:
+    """The metrics of an evaluation's summary (`artifacts/evaluation/<model>.json`)."""
+    metrics = {f"{split}/clean_acc": summary["clean_acc"]["value"]}
+    for attack, cells in summary.get("robust_acc", {}).items():
+        for cell, accuracy in cells.items():
+            metrics[robust(split, cell, attack)] = accuracy["value"]
+    for cell, accuracy in summary.get("worst", {}).items():
+        metrics[robust(split, cell)] = accuracy["value"]
+    if summary.get("worst"):
+        worst = min(accuracy["value"] for accuracy in summary["worst"].values())
+        metrics[robust(split, "worst")] = worst
+    return metrics

@@ -1,0 +1,59 @@
+"""One run above all stages of one `dvc repro`, so that they stand together in MLflow."""
+
+import os
+from pathlib import Path
+
+import psutil
+
+from components.config import Config, flatten
+from mlflow_tracking import lineage, names
+from mlflow_tracking.files import locked, read_json, write_json
+from mlflow_tracking.outbox import Outbox
+
+VARIABLE = "AMR_PIPELINE_RUN"
+
+
+def current(root: Path, config: Config) -> Outbox | None:
+    """The run of the `dvc repro` (or `dvc exp run`) that started this process; None without one.
+
+    DVC tells its stages nothing of the command they belong to, so the command is known by the
+    process id and start time of the `dvc` above this process. The environment variable
+    AMR_PIPELINE_RUN names it instead where something else starts the stages.
+    """
+    command = os.environ.get(VARIABLE) or _dvc_process()
+    if command is None:
+        return None
+    pointer = root / "latest" / "pipeline.json"
+    with locked(root / "start.lock"):
+        last = read_json(pointer)
+        if last.get("command") == command and (root / last["key"]).is_dir():
+            return Outbox(root / last["key"])
+        facts = lineage.collect(config, root.parent)
+        commit = str(facts["git_commit"] or "no commit")[:7]
+        name = os.environ.get("DVC_EXP_NAME") or f"pipeline {commit} seed {config.seed}"
+        about = {
+            "experiment": config.tracking.experiment,
+            "name": name,
+            "tags": names.texts(
+                {
+                    "stage": "pipeline",
+                    **lineage.tags(facts),
+                    "mlflow.note.content": "All stages of one `dvc repro`; each is a nested run.",
+                },
+                names.TAG_LIMIT,
+            ),
+        }
+        box = Outbox.create(root, "pipeline", about)
+        box.append("params", values=names.texts(flatten(config)))
+        write_json(pointer, {"key": box.key, "command": command})
+    return box
+
+
+def _dvc_process() -> str | None:
+    if "DVC_STAGE" not in os.environ:
+        return None
+    for process in psutil.Process().parents():
+        words = process.cmdline()[:3]
+        if any(Path(word).name == "dvc" for word in words):
+            return f"{process.pid}@{process.create_time():.0f}"
+    return None

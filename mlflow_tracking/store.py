@@ -1,0 +1,109 @@
+"""Which MLflow store a run goes to, and a client for it that gives up soon when it is away."""
+
+import os
+import re
+import socket
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from components.config.evaluate import TrackingSection
+from mlflow_tracking.files import locked
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+ROOT = Path(__file__).resolve().parent.parent
+PROBE_SECONDS = 3.0
+REQUEST_SECONDS = "30"
+
+
+def tracking_uri(tracking: TrackingSection, root: Path = ROOT) -> str:
+    """MLFLOW_TRACKING_URI, else `tracking.uri`, else a sqlite file in the project's folder.
+
+    The path is absolute, since Ray's workers run in other folders. MLflow's own default, a folder
+    of files, raises from MLflow 3.13 on.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking.uri
+    return uri or f"sqlite:///{root / 'mlflow.db'}"
+
+
+def redact(text: str) -> str:
+    """`text` with the user and password of any URI taken out."""
+    return re.sub(r"(\w+://)[^/@\s]+@", r"\1***@", text)
+
+
+def is_local(uri: str) -> bool:
+    """Whether the store is a database opened by this process, not a server."""
+    return urlsplit(uri).scheme not in ("http", "https")
+
+
+def reachable(uri: str) -> bool:
+    """Whether the server's port answers; always true for a database file."""
+    if is_local(uri):
+        return True
+    parts = urlsplit(uri)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        socket.create_connection((parts.hostname or "", port), timeout=PROBE_SECONDS).close()
+    except OSError:
+        return False
+    return True
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The file of a sqlite store; None for any other."""
+    path = urlsplit(uri).path
+    if not uri.startswith("sqlite:") or not path.strip("/"):
+        return None
+    return Path(path[1:] if path.startswith("//") else path)
+
+
+def turn(uri: str) -> AbstractContextManager[Any]:
+    """A lock between the processes that write to one sqlite file; nothing for a server.
+
+    Two processes that create the tables at once break them, and sqlite answers a second writer
+    with "database is locked".
+    """
+    file = sqlite_file(uri)
+    return locked(file.with_name(file.name + ".lock")) if file else nullcontext()
+
+
+def client(uri: str) -> "MlflowClient":
+    """A client whose requests time out in seconds: repeating them is the outbox's work.
+
+    MLflow's defaults (seven retries of two minutes) would hold a finished run for a quarter of
+    an hour. Values already in the environment stay.
+    """
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", REQUEST_SECONDS)
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    # Seconds to import; a stage that logs nothing should not pay for it.
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def experiment_id(mlflow: "MlflowClient", uri: str, name: str) -> str:
+    """The experiment's id; it is made on first use.
+
+    Artifacts lie in `mlartifacts/` beside a sqlite file; a server knows its own place.
+    """
+    from mlflow.exceptions import MlflowException
+
+    found = mlflow.get_experiment_by_name(name)
+    if found is None:
+        file = sqlite_file(uri)
+        place = (file.absolute().parent / "mlartifacts").as_uri() if file else None
+        try:
+            return mlflow.create_experiment(name, artifact_location=place)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            found = mlflow.get_experiment_by_name(name)
+    if found is None or found.lifecycle_stage == "deleted":
+        raise MlflowException(
+            f"the experiment {name!r} is deleted; restore it (mlflow experiments restore) "
+            "or set tracking.experiment to another name"
+        )
+    return found.experiment_id
