@@ -1,0 +1,85 @@
+"""What an attack climbs: losses over a model's output, one value per clip, higher = more fooled.
+
+Each takes (output, label [B]) and returns float32 [B]. Which loss an attack takes is a name here
+or any callable of this form; the adaptive ones for AMR are in `adaptive.py`.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from components.batch import ModelOutput, logits_of
+
+Loss = Callable[[ModelOutput | Tensor, Tensor], Tensor]
+
+
+def cross_entropy(
+    output: ModelOutput | Tensor, label: Tensor, label_smoothing: float = 0.0
+) -> Tensor:
+    """Cross-entropy of the fused logits."""
+    logits = logits_of(output).float()
+    return F.cross_entropy(logits, label, reduction="none", label_smoothing=label_smoothing)
+
+
+def margin_of(logits: Tensor, label: Tensor) -> Tensor:
+    """Best wrong logit minus the right one [B]; positive = fooled (Carlini & Wagner 2017, f6)."""
+    right = logits.gather(1, label[:, None]).squeeze(1)
+    return _wrong(logits, label).amax(dim=1) - right
+
+
+def margin(output: ModelOutput | Tensor, label: Tensor) -> Tensor:
+    """The CW margin of the fused logits; unlike cross-entropy it never saturates."""
+    return margin_of(logits_of(output).float(), label)
+
+
+def dlr(output: ModelOutput | Tensor, label: Tensor) -> Tensor:
+    """Difference of logits ratio (Croce & Hein 2020, eq. 6): blind to scale and shift of logits.
+
+    It needs a third logit. With two classes it would be constant, so the plain margin stands in.
+    """
+    logits = logits_of(output).float()
+    if logits.shape[1] < 3:
+        return margin_of(logits, label)
+    top = logits.topk(3, dim=1).values
+    return margin_of(logits, label) / (top[:, 0] - top[:, 2] + 1e-12)
+
+
+def dlr_targeted(output: ModelOutput | Tensor, label: Tensor, target: Tensor) -> Tensor:
+    """Targeted DLR (Croce & Hein 2020, eq. 7) towards `target` [B].
+
+    The denominator needs four logits. With three classes the third stands in for the mean of the
+    third and fourth; with two the plain margin does.
+    """
+    logits = logits_of(output).float()
+    gap = (logits.gather(1, target[:, None]) - logits.gather(1, label[:, None])).squeeze(1)
+    classes = logits.shape[1]
+    if classes < 3:
+        return gap
+    top = logits.topk(min(4, classes), dim=1).values
+    return gap / (top[:, 0] - top[:, 2:].mean(dim=1) + 1e-12)
+
+
+LOSSES: dict[str, Loss] = {"ce": cross_entropy, "margin": margin, "dlr": dlr}
+
+
+def get_loss(loss: str | Loss, label_smoothing: float = 0.0) -> Loss:
+    """The loss of this name, or the callable itself. ValueError for an unknown name."""
+    if callable(loss):
+        return loss
+    if loss not in LOSSES:
+        raise ValueError(f"loss must be one of {', '.join(LOSSES)} or a callable; got {loss!r}")
+    if loss == "ce" and label_smoothing:
+        return partial(cross_entropy, label_smoothing=label_smoothing)
+    return LOSSES[loss]
+
+
+def fooled(logits: Tensor, label: Tensor) -> Tensor:
+    """bool [B]: the prediction is wrong; the same rule as accuracy, ties included."""
+    return logits.argmax(dim=1) != label
+
+
+def _wrong(logits: Tensor, label: Tensor) -> Tensor:
+    return logits.scatter(1, label[:, None], -torch.inf)

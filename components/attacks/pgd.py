@@ -1,0 +1,122 @@
+"""Projected gradient descent (Madry et al. 2018): the attack of training and of every check."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from components.attacks.best import Best
+from components.attacks.gradient import Model, frozen, value_and_grad
+from components.attacks.losses import Loss, fooled, get_loss
+from components.attacks.region import Region
+from components.attacks.threat import ThreatModel
+from components.batch import Batch
+from components.seeds import clip_seeds
+
+
+def pgd(
+    model: Model,
+    batch: Batch,
+    threat: ThreatModel,
+    *,
+    seed: int,
+    steps: int = 20,
+    rel_alpha: float | None = None,
+    random_start: bool = True,
+    n_restarts: int = 1,
+    loss: str | Loss = "ce",
+    label_smoothing: float = 0.0,
+    keep: Literal["last", "best"] = "last",
+    early_stop: bool = False,
+    name: str = "pgd",
+) -> Batch:
+    """Adversarial clips after `steps` ascent steps in every touched modality at once.
+
+    Exactly `steps` forward and backward passes a restart, none besides, and no host sync.
+    rel_alpha:  step length / eps of each modality; None or 0 = 2.5 / steps (Madry)
+    keep:       "last" iterate (training), or the "best" of all restarts (evaluation): the first
+                iterate seen to fool, else the end of the restart with the highest loss. The last
+                iterate has not been through the model; the caller's own check sees it.
+    early_stop: clips already fooled take no further step; they stay at the point that fooled
+    name:       enters the seed of the random start, so that two attacks start apart
+    Raises ValueError for a negative number of steps or no restart.
+    """
+    if steps < 0 or n_restarts < 1:
+        raise ValueError(f"needs steps >= 0 and n_restarts >= 1; got {steps} and {n_restarts}")
+    objective = get_loss(loss, label_smoothing)
+    region = threat.region(batch)
+    relative = rel_alpha or 2.5 / max(steps, 1)
+    alpha = {m: relative * budget.eps for m, budget in region.budgets.items()}
+    best = Best(region.clean, batch.label)
+    adv = region.start()
+    with frozen(model) as net:
+        for restart in range(n_restarts):
+            if random_start:
+                adv = region.random_start(start_seeds(region, seed, name, restart))
+            elif restart:
+                break  # without a random start every restart is the same
+            run = _run_early if early_stop else _run
+            value = run(net, batch, region, adv, objective, steps, alpha, best, keep)
+            if keep == "best":
+                best.offer(adv, value)
+    return region.finish(best.adv if keep == "best" else adv)
+
+
+def start_seeds(region: Region, seed: int, attack: str, restart: int = 0) -> dict[str, Tensor]:
+    """Per-clip seeds of each touched modality by (seed, clip id, attack, restart)."""
+    ids, device = region.batch.clip_id, region.batch.label.device
+    return {m: clip_seeds(seed, ids, f"{attack}/{restart}/{m}", device) for m in region.names}
+
+
+def _run(
+    net: Model,
+    batch: Batch,
+    region: Region,
+    adv: dict[str, Tensor],
+    objective: Loss,
+    steps: int,
+    alpha: Mapping[str, float],
+    best: Best,
+    keep: str,
+) -> Tensor:
+    """`steps` steps from `adv`, in place; the loss [B] before the last of them."""
+    value = torch.full_like(best.value, -torch.inf)
+    for _ in range(steps):
+        logits, value, grads = value_and_grad(net, batch, adv, objective)
+        if keep == "best":
+            best.see(adv, logits, value)
+        region.step_(adv, grads, alpha)
+    return value
+
+
+def _run_early(
+    net: Model,
+    batch: Batch,
+    region: Region,
+    adv: dict[str, Tensor],
+    objective: Loss,
+    steps: int,
+    alpha: Mapping[str, float],
+    best: Best,
+    keep: str,
+) -> Tensor:
+    """As `_run`, on the shrinking set of clips that still stand (one host sync a step)."""
+    value = torch.full_like(best.value, -torch.inf)
+    standing = torch.arange(batch.size, device=batch.label.device)
+    part, zone, moving = batch, region, adv
+    for _ in range(steps):
+        logits, now, grads = value_and_grad(net, part, moving, objective)
+        value[standing] = now.to(value.dtype)
+        open_ = (~fooled(logits, part.label)).nonzero().flatten()
+        if open_.numel() == 0:
+            break
+        if open_.numel() < part.size:
+            part, standing = part.select(open_), standing[open_]
+            zone = region.threat.region(part)
+            moving = {m: x[open_] for m, x in moving.items()}
+            grads = {m: g[open_] for m, g in grads.items()}
+        zone.step_(moving, grads, alpha)
+        for name, x in moving.items():
+            adv[name][standing] = x
+    return value
