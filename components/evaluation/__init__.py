@@ -1,0 +1,1 @@
+"""Robust accuracy of trained models: suites, cascade, checks, curves, records, metrics."""

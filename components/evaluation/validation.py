@@ -1,0 +1,71 @@
+"""The cheap robust accuracy for training and search: one attack, counts that workers add up."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from components.attacks import CELLS, ThreatModel
+from components.batch import Batch
+from components.evaluation.cascade import run_cascade
+from components.evaluation.loop import cells_of, device_of
+from components.evaluation.metrics import accuracy_of
+from components.evaluation.suite import Entry
+
+
+def robust_counts(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    threat: ThreatModel,
+    *,
+    attack: str = "pgd",
+    cells: Sequence[str] = CELLS,
+    seed: int = 0,
+    **parameters: Any,
+) -> dict[str, int]:
+    """Clips (`clips`), those right on clean input (`clean`), and those still right per cell.
+
+    Plain counts, so that the workers of one training run can add theirs up. A clip counts as
+    right in "both" only if no single-modality attack of this call broke it either. Further
+    keywords (steps=5) go to the attack. Works on the model's device and restores its mode.
+    """
+    counts = dict.fromkeys(("clips", "clean", *cells_of(threat, cells)), 0)
+    entry = Entry(attack, attack, parameters)
+    device = device_of(model)
+    for batch in batches:
+        result = run_cascade(
+            model, batch.to(device), [entry], threat, seed=seed, cells=cells, micro=None
+        )
+        counts["clips"] += batch.size
+        counts["clean"] += int(result.clean.scores.correct.sum())
+        for cell, standing in result.standing.items():
+            counts[cell] += int(standing.sum())
+    return counts
+
+
+def robust_accuracy(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    threat: ThreatModel,
+    *,
+    attack: str = "pgd",
+    cells: Sequence[str] = CELLS,
+    seed: int = 0,
+    **parameters: Any,
+) -> dict[str, Any]:
+    """Clean accuracy and, per cell, robust accuracy under one attack.
+
+    `{"clips": n, "clean_acc": {...}, "robust_acc": {"rgb": {...}, ...}}`, each accuracy
+    `{"value", "low", "high", "n"}` in [0, 1]. For a figure that nobody can break later, run a
+    suite (`components.evaluation.evaluate_model`).
+    """
+    return from_counts(
+        robust_counts(model, batches, threat, attack=attack, cells=cells, seed=seed, **parameters)
+    )
+
+
+def from_counts(counts: Mapping[str, int]) -> dict[str, Any]:
+    """The dictionary of `robust_accuracy` from the (summed) counts of `robust_counts`."""
+    n = counts["clips"]
+    robust = {c: accuracy_of(counts[c], n) for c in counts if c not in ("clips", "clean")}
+    return {"clips": n, "clean_acc": accuracy_of(counts["clean"], n), "robust_acc": robust}
