@@ -17,13 +17,23 @@ class Paths(Section):
 class SampleSection(Section):
     """The bundled synthetic NTU-format data set (`pipelines.sample`)."""
 
-    subjects: int = Field(20, ge=2, le=106)
+    subjects: int = Field(20, ge=3, le=40)
     clips_per_class: int = Field(40, ge=1)
-    width: int = Field(320, ge=64)
-    height: int = Field(180, ge=36)
-    frames: tuple[int, int] = (24, 40)
-    skeleton_noise: float = Field(0.02, ge=0.0)
-    dirty: bool = True
+    width: int = Field(320, ge=64, multiple_of=2)
+    height: int = Field(180, ge=36, multiple_of=2)
+    frames: tuple[int, int] = Field((24, 40), description="fewest and most frames of a clip")
+    skeleton_noise: float = Field(0.02, ge=0.0, description="metres at 3 m distance")
+    dirty: bool = Field(True, description="plant the faults that real files have")
+    workers: int = Field(0, ge=0, description="processes; 0 = one per CPU")
+
+    @model_validator(mode="after")
+    def _frames_in_order(self) -> "SampleSection":
+        low, high = self.frames
+        if not 8 <= low <= high:
+            raise ValueError(
+                f"sample.frames={[low, high]} must be [low, high] with 8 <= low <= high"
+            )
+        return self
 
 
 class DataSection(Section):

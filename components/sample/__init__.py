@@ -1,0 +1,1 @@
+"""The bundled synthetic data set: NTU-format files from a kinematic body model."""
