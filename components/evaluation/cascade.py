@@ -5,22 +5,21 @@ sees the clips that every attack before it left standing. And whatever breaks a 
 modality lies inside the joint budget too, so the cell "both" starts from the clips that stand in
 "rgb" and in "skeleton". Clips that are wrong on clean input are never attacked.
 
-What a clip gets must not depend on which others are still standing. So every forward pass has the
-same shape: `micro` clips, the last ones filled up with repeats, one- and two-person clips apart
-(a model may skip the second person when nobody has one). docs/evaluation.md has the measurement.
+What a clip gets must not depend on which others are still standing: see `fixed.py`.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from components.attacks import CELLS, ThreatModel, frozen
+from components.attacks import CELLS, Counter, ThreatModel, frozen
 from components.batch import Batch
 from components.evaluation.cost import count_passes
+from components.evaluation.fixed import FixedShape
 from components.evaluation.loop import Scores, cells_of, perturb, score
 from components.evaluation.sizes import perturbation_sizes
 from components.evaluation.suite import Entry
@@ -30,17 +29,17 @@ Context = Mapping[str, Mapping[str, Any]]
 
 @dataclass
 class Run:
-    """One pass of `change` over N clips, in the order of the given index.
+    """The model's verdicts on N clips after `change`, in the order of the given index.
 
-    sizes: float [N] by name; forward, backward: passes per clip [N], an equal share of its batch
-    found: the perturbed clips, when they were asked for; cost: passes (padding included), seconds
+    sizes: float [N] by name; forward, backward: passes of each clip, int64 [N]
+    found: the perturbed clips; cost: all passes through the model (fill-ups included) and seconds
     """
 
     scores: Scores
     sizes: dict[str, Tensor]
     forward: Tensor
     backward: Tensor
-    found: Batch | None
+    found: Batch
     cost: dict[str, float]
 
 
@@ -98,14 +97,16 @@ def run_cascade(
 ) -> ChunkResult:
     """Run `entries` on `clips` (on the model's device) in every cell the threat model allows.
 
-    micro: clips per forward pass; None = all that stand at once, for speed without the promise.
+    micro: clips per forward pass, always exactly so many; None = whatever comes, for speed without
+    the promise that a clip's verdict does not depend on its neighbours.
     exhaustive: every attack sees every clip (what the cascade is measured against).
     keep: also return, per cell, the worst input found for each clip.
     context: further arguments by `Entry.needs`, e.g. {"twin": {"source": model}}.
     """
-    with frozen(model):
+    net = Counter(FixedShape(model, micro) if micro else model)
+    with frozen(net):
         every = torch.arange(clips.size, device=clips.label.device)
-        clean = _run(model, clips, every, micro, lambda batch: batch, keep=False)
+        clean = _run(model, net, clips, lambda batch: batch)
         result = ChunkResult(clips, clean, [], {}, {})
         for cell in cells_of(threat, cells):
             standing = clean.scores.correct.clone()
@@ -118,16 +119,16 @@ def run_cascade(
                 index = every if exhaustive else chosen.nonzero().flatten()
                 if len(index) == 0:
                     continue
-                attack = _attack(model, entry, threat.cell(cell), seed, context or {})
-                run = _run(model, clips, index, micro, attack, keep)
+                attack = _attack(net, entry, threat.cell(cell), seed, context or {})
+                run = _run(model, net, clips.select(index), attack)
                 broke = standing[index] & ~run.scores.correct
                 standing[index] &= run.scores.correct
+                worst.offer(index, run.found.rgb, run.found.skeleton, run.scores.margin)
+                # Only what stands in the records stays in memory.
+                run.found = clips.select(index[:0])
                 result.outcomes.append(Outcome(cell, entry, index, broke, run))
-                if run.found is not None:
-                    worst.offer(index, run.found.rgb, run.found.skeleton, run.scores.margin)
-            if cell == "both":
-                for single_worst in result.worst.values():
-                    worst.offer(every, single_worst.rgb, single_worst.skeleton, single_worst.margin)
+            for single_worst in result.worst.values() if cell == "both" else ():
+                worst.offer(every, single_worst.rgb, single_worst.skeleton, single_worst.margin)
             result.standing[cell] = standing
             if keep:
                 result.worst[cell] = worst
@@ -135,85 +136,25 @@ def run_cascade(
 
 
 def _attack(
-    model: nn.Module, entry: Entry, threat: ThreatModel, seed: int, context: Context
+    net: nn.Module, entry: Entry, threat: ThreatModel, seed: int, context: Context
 ) -> Callable[[Batch], Batch]:
     parameters = {**entry.parameters, **context.get(entry.needs, {})}
-    return lambda batch: perturb(
-        model, batch, threat, entry.attack, seed=seed, parameters=parameters
-    )
+    return lambda batch: perturb(net, batch, threat, entry.attack, seed=seed, parameters=parameters)
 
 
-def _run(
-    model: nn.Module,
-    clips: Batch,
-    index: Tensor,
-    micro: int | None,
-    change: Callable[[Batch], Batch],
-    keep: bool,
-) -> Run:
-    """Score `change(batch)` over the clips at `index`, and what that cost."""
-    parts: list[Tensor] = []
-    scores: list[Scores] = []
-    sizes: list[dict[str, Tensor]] = []
-    found: list[Batch] = []
-    forward: list[float] = []
-    backward: list[float] = []
-    cost = {"forward": 0.0, "backward": 0.0, "seconds": 0.0}
-    for part in _parts(clips, index, micro):
-        n = len(part)
-        places = micro or n
-        batch = clips.select(index[part.repeat(-(-places // n))[:places]])
-        began = time.perf_counter()
-        with count_passes(model) as passes:
-            changed = change(batch)
-            verdict = score(model, changed)
-        cost["seconds"] += time.perf_counter() - began
-        cost["forward"] += passes.forward
-        cost["backward"] += passes.backward
-        parts.append(part)
-        scores.append(_head(verdict, n))
-        sizes.append({k: v[:n] for k, v in perturbation_sizes(batch, changed).items()})
-        forward += [passes.forward / places] * n
-        backward += [passes.backward / places] * n
-        if keep:
-            found.append(changed.select(torch.arange(n, device=part.device)))
-    order = torch.cat(parts).argsort()  # back from the order of the parts to that of the index
-
-    def join(tensors: Sequence[Tensor]) -> Tensor:
-        return torch.cat(list(tensors))[order]
-
-    joined = Scores(
-        join([s.prediction for s in scores]),
-        join([s.margin for s in scores]),
-        join([s.correct for s in scores]),
-        {place: join([s.weights[place] for s in scores]) for place in scores[0].weights},
-    )
-    kept = None
-    if keep:
-        rgb, skeleton = join([b.rgb for b in found]), join([b.skeleton for b in found])
-        kept = clips.select(index)._replace(rgb=rgb, skeleton=skeleton)
-    return Run(
-        joined,
-        {name: join([s[name] for s in sizes]) for name in sizes[0]},
-        join([torch.tensor(forward, device=index.device)]),
-        join([torch.tensor(backward, device=index.device)]),
-        kept,
-        cost,
-    )
-
-
-def _parts(clips: Batch, index: Tensor, micro: int | None) -> Iterator[Tensor]:
-    """Positions in `index`, at most `micro` at a time, clips with equally many persons together."""
-    every = torch.arange(len(index), device=index.device)
-    if micro is None:
-        yield every
-        return
-    used = clips.present[index].any(1)  # [N, M]
-    persons = (used * torch.arange(1, used.shape[1] + 1, device=used.device)).amax(1)
-    for count in persons.unique().tolist():
-        yield from every[persons == count].split(micro)
-
-
-def _head(scores: Scores, n: int) -> Scores:
-    prediction, margin, correct, weights = scores
-    return Scores(prediction[:n], margin[:n], correct[:n], {k: w[:n] for k, w in weights.items()})
+def _run(model: nn.Module, net: Counter, clips: Batch, change: Callable[[Batch], Batch]) -> Run:
+    net.reset()
+    began = time.perf_counter()
+    with count_passes(model) as passes:
+        found = change(clips)
+        scores = score(net, found)
+    cost = {
+        "forward": float(passes.forward),
+        "backward": float(passes.backward),
+        "seconds": time.perf_counter() - began,
+    }
+    # The final look at what came back is one more forward pass of each clip.
+    forward = torch.tensor([net.forwards[clip] + 1 for clip in clips.clip_id])
+    backward = torch.tensor([net.backwards[clip] for clip in clips.clip_id])
+    sizes = perturbation_sizes(clips, found)
+    return Run(scores, sizes, forward, backward, found, cost)
