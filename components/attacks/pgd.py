@@ -29,6 +29,7 @@ def pgd(
     label_smoothing: float = 0.0,
     keep: Literal["last", "best"] = "last",
     early_stop: bool = False,
+    only: Mapping[str, Tensor] | None = None,
     name: str = "pgd",
 ) -> Batch:
     """Adversarial clips after `steps` ascent steps in every touched modality at once.
@@ -39,13 +40,14 @@ def pgd(
                 iterate seen to fool, else the end of the restart with the highest loss. The last
                 iterate has not been through the model; the caller's own check sees it.
     early_stop: clips already fooled take no further step; they stay at the point that fooled
+    only:       bool masks [B, ...] by modality that narrow what may change (sparse frames)
     name:       enters the seed of the random start, so that two attacks start apart
     Raises ValueError for a negative number of steps or no restart.
     """
     if steps < 0 or n_restarts < 1:
         raise ValueError(f"needs steps >= 0 and n_restarts >= 1; got {steps} and {n_restarts}")
     objective = get_loss(loss, label_smoothing)
-    region = threat.region(batch)
+    region = threat.region(batch, only)
     relative = rel_alpha or 2.5 / max(steps, 1)
     alpha = {m: relative * budget.eps for m, budget in region.budgets.items()}
     best = Best(region.clean, batch.label)
@@ -57,7 +59,7 @@ def pgd(
             elif restart:
                 break  # without a random start every restart is the same
             run = _run_early if early_stop else _run
-            value = run(net, batch, region, adv, objective, steps, alpha, best, keep)
+            value = run(net, region, adv, objective, steps, alpha, best, keep)
             if keep == "best":
                 best.offer(adv, value)
     return region.finish(best.adv if keep == "best" else adv)
@@ -71,7 +73,6 @@ def start_seeds(region: Region, seed: int, attack: str, restart: int = 0) -> dic
 
 def _run(
     net: Model,
-    batch: Batch,
     region: Region,
     adv: dict[str, Tensor],
     objective: Loss,
@@ -83,7 +84,7 @@ def _run(
     """`steps` steps from `adv`, in place; the loss [B] before the last of them."""
     value = torch.full_like(best.value, -torch.inf)
     for _ in range(steps):
-        logits, value, grads = value_and_grad(net, batch, adv, objective)
+        logits, value, grads = value_and_grad(net, region.batch, adv, objective)
         if keep == "best":
             best.see(adv, logits, value)
         region.step_(adv, grads, alpha)
@@ -92,7 +93,6 @@ def _run(
 
 def _run_early(
     net: Model,
-    batch: Batch,
     region: Region,
     adv: dict[str, Tensor],
     objective: Loss,
@@ -103,20 +103,20 @@ def _run_early(
 ) -> Tensor:
     """As `_run`, on the shrinking set of clips that still stand (one host sync a step)."""
     value = torch.full_like(best.value, -torch.inf)
-    standing = torch.arange(batch.size, device=batch.label.device)
-    part, zone, moving = batch, region, adv
+    standing = torch.arange(value.numel(), device=value.device)
+    zone, moving = region, adv
     for _ in range(steps):
-        logits, now, grads = value_and_grad(net, part, moving, objective)
+        logits, now, grads = value_and_grad(net, zone.batch, moving, objective)
         value[standing] = now.to(value.dtype)
-        open_ = (~fooled(logits, part.label)).nonzero().flatten()
+        open_ = (~fooled(logits, zone.batch.label)).nonzero().flatten()
         if open_.numel() == 0:
             break
-        if open_.numel() < part.size:
-            part, standing = part.select(open_), standing[open_]
-            zone = region.threat.region(part)
+        if open_.numel() < zone.batch.size:
+            zone, standing = zone.select(open_), standing[open_]
             moving = {m: x[open_] for m, x in moving.items()}
             grads = {m: g[open_] for m, g in grads.items()}
         zone.step_(moving, grads, alpha)
-        for name, x in moving.items():
-            adv[name][standing] = x
+        if moving is not adv:
+            for name, x in moving.items():
+                adv[name][standing] = x
     return value
