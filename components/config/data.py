@@ -81,5 +81,6 @@ class ShardSection(Section):
     jpeg_quality: int = Field(92, ge=1, le=100)
     clips_per_shard: int = Field(128, ge=1)
     workers: int = Field(0, ge=0, description="parallel tasks; 0 = one per CPU of the cluster")
+    threads: int = Field(1, ge=1, description="decoder threads of each task")
     uri: str = Field("", description="where shards go; empty = <paths.artifacts>/shards")
     cache_gb: float = Field(20.0, gt=0, description="local cache for shards read from a URI")

@@ -1,0 +1,1 @@
+"""NTU-RGB+D itself: names, protocols, skeleton text, people, video."""

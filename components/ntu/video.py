@@ -1,0 +1,208 @@
+"""Video files to the few frames that are kept, cropped and scaled, indexed in decode order.
+
+Presentation times are not monotonic in some real AVI files, so a frame's number is its place in
+the decoder's output. Every frame is decoded, only kept ones are converted and scaled.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from fractions import Fraction
+from typing import NamedTuple
+
+import av
+import numpy as np
+from av.filter import Graph
+
+from components.ntu.crop import Box
+from components.ntu.skeleton import Rejected
+
+# A file is opened as one of these and read from itself alone: a playlist renamed to .avi must not
+# make FFmpeg open other files or the network.
+_OPEN = {
+    "format_whitelist": "avi,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpeg,mpegts,asf",
+    "protocol_whitelist": "file",
+}
+MAX_PIXELS = 8192 * 8192
+MAX_FRAMES = 100_000
+
+Frames = Iterable[av.VideoFrame]
+
+
+class VideoInfo(NamedTuple):
+    """What a look at the packets tells: frames expected, and the picture's size."""
+
+    frames: int
+    width: int
+    height: int
+
+
+@contextlib.contextmanager
+def _open(path: str) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    try:
+        container = av.open(path, options=_OPEN, metadata_errors="replace")
+    except (av.error.FFmpegError, OSError) as error:
+        raise Rejected("video-unreadable", _tell(error)) from error
+    with container:
+        if not container.streams.video:
+            raise Rejected("video-unreadable", "the file has no video stream")
+        stream = container.streams.video[0]
+        context = stream.codec_context
+        if context is None:
+            raise Rejected("video-unreadable", "the video's codec is unknown")
+        if context.width * context.height > MAX_PIXELS:
+            raise Rejected("video-unreadable", f"{context.width}x{context.height} is too large")
+        yield container, stream
+
+
+def decode(path: str, threads: int = 1) -> Iterator[av.VideoFrame]:
+    """All frames in decode order. Raises Rejected (video-unreadable) when there is none.
+
+    A fault in the middle of a file ends the frames of its packet alone, as players do.
+    """
+    with _open(path) as (container, stream):
+        stream.codec_context.thread_count = threads
+        stream.codec_context.thread_type = "AUTO" if threads != 1 else "NONE"
+        count = 0
+        for packet in _packets(container, stream):
+            try:
+                frames = packet.decode()
+            except av.error.FFmpegError:
+                continue
+            for frame in frames:
+                count += 1
+                if count > MAX_FRAMES:
+                    raise Rejected("video-unreadable", f"more than {MAX_FRAMES} frames")
+                yield frame
+        if count == 0:
+            raise Rejected("video-unreadable", "no frame can be decoded")
+
+
+def probe(path: str) -> VideoInfo:
+    """Count the packets without decoding, and decode the first frame for the picture's size."""
+    with _open(path) as (container, stream):
+        count, first = 0, None
+        for packet in _packets(container, stream):
+            if packet.size:
+                count += 1
+            if first is None:
+                with contextlib.suppress(av.error.FFmpegError):
+                    first = next(iter(packet.decode()), None)
+        if first is None:
+            raise Rejected("video-unreadable", "no frame can be decoded")
+        return VideoInfo(count, first.width, first.height)
+
+
+def _packets(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except (StopIteration, EOFError):
+            return
+        except av.error.FFmpegError:
+            return  # the rest of the file cannot be read; what came before it stands
+        yield packet
+
+
+def evenly_spaced(total: int, keep: int) -> np.ndarray:
+    """int32 [keep] frame numbers: the middles of `keep` equal parts of `total` frames.
+
+    With fewer frames than asked for, frames repeat.
+    """
+    return ((np.arange(keep) * 2 + 1) * total // (2 * keep)).astype(np.int32)
+
+
+def keep_frames(
+    open_frames: Callable[[], Frames],
+    expected: int,
+    keep: int,
+    box: Callable[[int, int], Box],
+    size: int,
+) -> tuple[np.ndarray, np.ndarray, Box, tuple[int, int], int]:
+    """Read a video once and keep evenly spaced frames.
+
+    `open_frames` starts the decoding, `expected` is the count that packets promise, `box` gives
+    the crop for a picture's width and height. Returns uint8 [keep, size, size, 3], int32 [keep]
+    true frame numbers, the box, (width, height) and the true count. When the count proves wrong
+    the video is read a second time.
+    """
+    for _ in range(3):
+        wanted = evenly_spaced(expected, keep)
+        numbers = set(wanted.tolist())
+        pictures: dict[int, np.ndarray] = {}
+        scaler: Scaler | None = None
+        count = 0
+        for frame in open_frames():
+            if scaler is None:
+                scaler = Scaler(box(frame.width, frame.height), size)
+                shape = (frame.width, frame.height)
+            if count in numbers:
+                pictures[count] = scaler(frame)
+            count += 1
+        if scaler is None:
+            raise Rejected("video-unreadable", "no frame can be decoded")
+        if count == expected:
+            return (
+                np.stack([pictures[i] for i in wanted.tolist()]),
+                wanted,
+                scaler.box,
+                shape,
+                count,
+            )
+        expected = count
+    raise Rejected("video-unreadable", "the number of frames differs at every reading")
+
+
+class Scaler:
+    """Cut a box out of frames and scale it to size x size RGB; black where the box has no picture.
+
+    The filter graph cuts before it converts, so only the people's pixels are touched.
+    """
+
+    def __init__(self, box: Box, size: int) -> None:
+        self.box = box
+        self.size = size
+        self._graphs: dict[tuple[int, int, str], tuple[Graph, tuple[int, ...]]] = {}
+
+    def __call__(self, frame: av.VideoFrame) -> np.ndarray:
+        """uint8 [size, size, 3]."""
+        key = (frame.width, frame.height, frame.format.name)
+        if key not in self._graphs:
+            self._graphs[key] = self._build(*key)
+        graph, (left, top, width, height) = self._graphs[key]
+        canvas = np.zeros((self.size, self.size, 3), np.uint8)
+        if width and height:
+            graph.push(frame)
+            picture = graph.pull().to_ndarray()
+            canvas[top : top + height, left : left + width] = picture
+        return canvas
+
+    def _build(self, width: int, height: int, pixel_format: str) -> tuple[Graph, tuple[int, ...]]:
+        x0, x1 = max(self.box.left, 0), min(self.box.left + self.box.side, width)
+        y0, y1 = max(self.box.top, 0), min(self.box.top + self.box.side, height)
+        scale = self.size / self.box.side
+        left, top = round((x0 - self.box.left) * scale), round((y0 - self.box.top) * scale)
+        right, bottom = round((x1 - self.box.left) * scale), round((y1 - self.box.top) * scale)
+        place = (left, top, max(right - left, 0), max(bottom - top, 0))
+        graph = Graph()
+        if place[2] and place[3]:
+            source = graph.add_buffer(
+                width=width,
+                height=height,
+                format=av.VideoFormat(pixel_format),
+                time_base=Fraction(1, 30),
+            )
+            crop = graph.add("crop", f"{x1 - x0}:{y1 - y0}:{x0}:{y0}:exact=1")
+            # bitexact + accurate_rnd: the same bytes whatever vector instructions the CPU has
+            flags = "area+accurate_rnd+bitexact+full_chroma_int"
+            resize = graph.add("scale", f"{place[2]}:{place[3]}:flags={flags}")
+            as_rgb = graph.add("format", "rgb24")
+            sink = graph.add("buffersink")
+            for first, then in ((source, crop), (crop, resize), (resize, as_rgb), (as_rgb, sink)):
+                first.link_to(then)
+            graph.configure()
+        return graph, place
+
+
+def _tell(error: Exception) -> str:
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

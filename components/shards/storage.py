@@ -1,0 +1,119 @@
+"""Where shards lie: a local folder or any URI that pyarrow.fs opens (s3, gs, hdfs, file)."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from pyarrow import fs
+
+CHUNK = 1 << 20
+
+
+class Store(NamedTuple):
+    """One folder of shards. `local` is its path when it lies on this machine, else None."""
+
+    filesystem: fs.FileSystem
+    root: str
+    uri: str
+
+    @property
+    def local(self) -> Path | None:
+        """The folder on this machine, or None for an object store."""
+        return Path(self.root) if isinstance(self.filesystem, fs.LocalFileSystem) else None
+
+    def path(self, name: str) -> str:
+        """The path of a file in the folder; ValueError when the name would leave it."""
+        if not name or "/" in name or "\\" in name or name in (".", ".."):
+            raise ValueError(f"{name!r} is no file name inside {self.uri}")
+        return f"{self.root.rstrip('/')}/{name}"
+
+    def read(self, name: str) -> bytes:
+        """A whole small file; FileNotFoundError when it is not there."""
+        with self.filesystem.open_input_stream(self.path(name)) as stream:
+            return stream.read()
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a file, None when there is none."""
+        info = self.filesystem.get_file_info(self.path(name))
+        return info.size if info.type == fs.FileType.File else None
+
+    def names(self) -> list[str]:
+        """The files in the folder, sorted; empty when there is no such folder."""
+        infos = self.filesystem.get_file_info(fs.FileSelector(self.root, allow_not_found=True))
+        return sorted(i.base_name for i in infos if i.type == fs.FileType.File)
+
+    def write(self, name: str, data: bytes) -> None:
+        """A small file, whole or not at all."""
+        if self.local is not None:
+            temporary = self.local / f".{name}.{os.getpid()}.tmp"
+            temporary.write_bytes(data)
+            publish(temporary, self.local / name)
+        else:
+            # An object appears when its stream closes, so readers see all of it or nothing.
+            with self.filesystem.open_output_stream(self.path(name)) as stream:
+                stream.write(data)
+
+    def upload(self, source: Path, name: str) -> None:
+        """Copy a finished local file into an object store."""
+        with (
+            source.open("rb") as file,
+            self.filesystem.open_output_stream(self.path(name)) as stream,
+        ):
+            while block := file.read(8 * CHUNK):
+                stream.write(block)
+
+    def download(self, name: str, target: Path) -> None:
+        """Copy a file out of the store."""
+        with (
+            self.filesystem.open_input_stream(self.path(name)) as stream,
+            target.open("wb") as file,
+        ):
+            while block := stream.read(8 * CHUNK):
+                file.write(block)
+
+    def remove(self, name: str) -> None:
+        """Delete a file if it is there."""
+        if self.size(name) is not None:
+            self.filesystem.delete_file(self.path(name))
+
+    def sha256(self, name: str) -> str:
+        """The sha256 of a file's bytes."""
+        digest = hashlib.sha256()
+        with self.filesystem.open_input_stream(self.path(name)) as stream:
+            while block := stream.read(CHUNK):
+                digest.update(block)
+        return digest.hexdigest()
+
+
+def open_store(where: str | Path, *, create: bool = False) -> Store:
+    """The folder or URI as a Store; ValueError when the URI cannot be understood.
+
+    S3 of one's own is written s3://bucket/prefix?endpoint_override=host:port&scheme=http.
+    """
+    text = str(where)
+    if "://" not in text:
+        path = Path(text).absolute()
+        if create:
+            path.mkdir(parents=True, exist_ok=True)
+        return Store(fs.LocalFileSystem(use_mmap=True), str(path), text)
+    try:
+        filesystem, root = fs.FileSystem.from_uri(text)
+    except (ValueError, NotImplementedError) as error:
+        raise ValueError(f"{text!r} is no storage URI that Arrow can open: {error}") from error
+    if create:
+        filesystem.create_dir(root, recursive=True)
+    return Store(filesystem, root, text)
+
+
+def publish(temporary: Path, target: Path) -> None:
+    """Move a finished file to its name, so that a crash leaves either the whole file or none."""
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, target)
+
+
+def hash_file(path: Path) -> str:
+    """The sha256 of a local file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

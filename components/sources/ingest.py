@@ -1,0 +1,157 @@
+"""One clip, from its raw files to what a shard or a manifest keeps of it."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from components.ntu.crop import Box, people_box, whole_box
+from components.ntu.people import People
+from components.ntu.skeleton import Rejected
+from components.ntu.video import keep_frames
+from components.sources.base import Found, Source
+
+FPS = 30.0  # Kinect v2's rate; only ratios of rates matter when streams are aligned
+COUNT_TOLERANCE = 5  # frames by which the streams of one recording may differ in length
+COUNT_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the index notes of one clip. `reason` is "" for a clip that is accepted."""
+
+    found: Found
+    reason: str = ""
+    detail: str = ""
+    rgb_frames: int = 0
+    skeleton_frames: int = 0
+    width: int = 0
+    height: int = 0
+    bodies: int = 0
+    ghosts: int = 0
+    persons: int = 0
+    flags: tuple[str, ...] = ()
+    digest: str = ""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a shard keeps of one clip: arrays as components.shards.schema describes them."""
+
+    found: Found
+    rgb: np.ndarray
+    rgb_index: np.ndarray
+    rgb_frames: int
+    rgb_fps: float
+    skeleton_fps: float
+    box: Box
+    picture: tuple[int, int]
+    people: People
+    flags: tuple[str, ...]
+
+
+def look(source: Source, root: Path, found: Found) -> Look:
+    """Open both files: parse every skeleton frame, walk all packets, decode the first picture."""
+    lacking = missing_twin(found)
+    if lacking is not None:
+        return lacking
+    flags = set(found.flags)
+    try:
+        people = source.people(root, found)
+        info = source.probe(root, found)
+        digest = _digest(source.files(root, found))
+    except Rejected as error:
+        return Look(found, error.reason, error.detail, flags=found.flags)
+    except OSError as error:
+        return Look(found, "file-unreadable", str(error.strerror or error), flags=found.flags)
+    flags |= people.flags
+    if not same_count(info.frames, len(people.present)):
+        flags.add("frame-counts-differ")
+    return Look(
+        found,
+        rgb_frames=info.frames,
+        skeleton_frames=len(people.present),
+        width=info.width,
+        height=info.height,
+        bodies=people.bodies,
+        ghosts=people.ghosts,
+        persons=people.persons,
+        flags=tuple(sorted(flags)),
+        digest=digest,
+    )
+
+
+def missing_twin(found: Found) -> Look | None:
+    """The rejection of a clip that lacks one of its files, else None."""
+    if not found.video:
+        return Look(found, "no-video", "there is a skeleton but no video", flags=found.flags)
+    if not found.skeleton:
+        return Look(found, "no-skeleton", "there is a video but no skeleton", flags=found.flags)
+    return None
+
+
+def look_at_all(source: Source, root: Path, clips: Sequence[Found]) -> list[Look]:
+    """`look` for each clip: the work of one parallel task."""
+    return [look(source, root, found) for found in clips]
+
+
+def keep(
+    source: Source,
+    root: Path,
+    found: Found,
+    *,
+    frames: int,
+    size: int,
+    margin: float,
+    expected: int = 0,
+    threads: int = 1,
+) -> Kept:
+    """Read one clip for a shard. Raises Rejected with the reason."""
+    try:
+        people = source.people(root, found)
+        expected = expected or source.probe(root, found).frames
+        flags = set(people.flags) | set(found.flags)
+
+        def box(width: int, height: int) -> Box:
+            chosen = people_box(people.pixels, people.present, width, height, margin)
+            if chosen is None:
+                flags.add("whole-frame")
+            return chosen or whole_box(width, height)
+
+        rgb, index, place, picture, count = keep_frames(
+            lambda: source.frames(root, found, threads), expected, frames, box, size
+        )
+    except OSError as error:
+        raise Rejected("file-unreadable", str(error.strerror or error)) from error
+    steps = len(people.present)
+    aligned = source.same_clock and same_count(count, steps)
+    if not aligned:
+        flags.add("frame-counts-differ")
+    return Kept(
+        found,
+        rgb,
+        index,
+        count,
+        FPS if aligned else FPS * count / steps,
+        FPS,
+        place,
+        picture,
+        people,
+        tuple(sorted(flags)),
+    )
+
+
+def same_count(rgb: int, skeleton: int) -> bool:
+    """Whether frame i of one stream can be taken as frame i of the other."""
+    return abs(rgb - skeleton) <= max(COUNT_TOLERANCE, COUNT_SHARE * max(rgb, skeleton))
+
+
+def _digest(files: list[Path]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for path in files:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,76 @@
+"""NTU-RGB+D 60 and 120 as published: `*_rgb.avi` and `*.skeleton`, in any folders."""
+
+import re
+from pathlib import Path
+
+from components.ntu import video
+from components.ntu.ids import ClipId
+from components.ntu.people import People, choose_people
+from components.ntu.skeleton import parse_skeleton
+from components.ntu.video import Frames, VideoInfo
+from components.sources.base import Found, Listing, Source, inside
+from components.sources.walk import walk_files
+
+_VIDEO = re.compile(r"(S\d{3}C\d{3}P\d{3}R\d{3}A\d{3})(?:_rgb)?\.(?:avi|mp4|mkv|webm|mov)")
+_SKELETON = re.compile(r"(S\d{3}C\d{3}P\d{3}R\d{3}A\d{3})\.skeleton")
+_OURS = (".skeleton", ".avi", ".mp4", ".mkv", ".webm", ".mov")
+
+
+def find(root: Path) -> Listing:
+    """Clips by name, sorted; a clip seen twice keeps its first file and is flagged."""
+    videos: dict[ClipId, str] = {}
+    skeletons: dict[ClipId, str] = {}
+    twice: dict[ClipId, set[str]] = {}
+    strangers = []
+    for path, name in walk_files(root):
+        for pattern, files, flag in (
+            (_VIDEO, videos, "duplicate-video"),
+            (_SKELETON, skeletons, "duplicate-skeleton"),
+        ):
+            match = pattern.fullmatch(name)
+            if match and "000" not in re.findall(r"\d{3}", match[1]):
+                clip = ClipId.parse(match[1])
+                if clip in files:
+                    twice.setdefault(clip, set()).add(flag)
+                else:
+                    files[clip] = path
+                break
+        else:
+            if name.endswith(_OURS):
+                strangers.append(path)
+    clips = [
+        Found(
+            clip,
+            videos.get(clip, ""),
+            skeletons.get(clip, ""),
+            flags=tuple(sorted(twice.get(clip, ()))),
+        )
+        for clip in sorted(videos.keys() | skeletons.keys())
+    ]
+    return Listing(clips, strangers)
+
+
+def people(root: Path, found: Found) -> People:
+    """The actors in the clip's `.skeleton` file."""
+    return choose_people(parse_skeleton(inside(root, found.skeleton).read_bytes()))
+
+
+def probe(root: Path, found: Found) -> VideoInfo:
+    """Frames and size of the clip's video file."""
+    return video.probe(str(inside(root, found.video)))
+
+
+def frames(root: Path, found: Found, threads: int) -> Frames:
+    """The decoded frames of the clip's video file."""
+    return video.decode(str(inside(root, found.video)), threads)
+
+
+SOURCE = Source(
+    "ntu",
+    "metres",
+    "S001C001P001R001A001.skeleton and S001C001P001R001A001_rgb.avi",
+    find,
+    people,
+    probe,
+    frames,
+)

@@ -1,0 +1,13 @@
+"""The data sets that `data.source` may name."""
+
+from components.sources import ntu
+from components.sources.base import Source
+
+SOURCES: dict[str, Source] = {s.name: s for s in (ntu.SOURCE,)}
+
+
+def get_source(name: str) -> Source:
+    """The adapter of that name; ValueError with the known names."""
+    if name not in SOURCES:
+        raise ValueError(f"no data source {name!r}; there are {', '.join(sorted(SOURCES))}")
+    return SOURCES[name]

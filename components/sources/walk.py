@@ -1,0 +1,40 @@
+"""All files under a data folder, also behind links, in a fixed order."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def walk_files(root: Path) -> Iterator[tuple[str, str]]:
+    """(path relative to `root` with forward slashes, file name), sorted within each folder.
+
+    A folder reached twice through links is read once. Hidden files and folders are left out.
+    ValueError when there is no such folder.
+    """
+    if not root.is_dir():
+        raise ValueError(
+            f"the data folder {root} does not exist; put the data set there, link it, set "
+            "paths.data, or write the bundled sample with `python -m pipelines.sample`"
+        )
+    seen: set[str] = set()
+    stack = [""]
+    while stack:
+        relative = stack.pop()
+        here = os.path.join(root, relative)
+        real = os.path.realpath(here)
+        if real in seen:
+            continue
+        seen.add(real)
+        with os.scandir(here) as entries:
+            ordered = sorted(entries, key=lambda e: e.name)
+        folders = []
+        for entry in ordered:
+            if entry.name.startswith("."):
+                continue
+            path = f"{relative}/{entry.name}" if relative else entry.name
+            # A link may lead to a folder on another disk; `is_dir` follows it.
+            if entry.is_dir():
+                folders.append(path)
+            else:
+                yield path, entry.name
+        stack.extend(reversed(folders))

@@ -1,0 +1,138 @@
+"""Ray for the stages: start or join a cluster, and run a plain function over many items on it.
+
+The only place, beside the training worker and the search, that imports ray: components stay plain
+functions, and the stages hand them over.
+"""
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import ray
+from ray.exceptions import RayTaskError, WorkerCrashedError
+from tqdm import tqdm
+
+from components.config.train import RaySection
+from pipelines._stage import ROOT, StageError
+
+log = logging.getLogger("cluster")
+
+Item = TypeVar("Item")
+Out = TypeVar("Out")
+
+# What the workers of a remote cluster do not need of the project's folder.
+EXCLUDES = [
+    "/data", "/artifacts", "/.venv", "/.git", "/.dvc", "/mlruns", "/mlartifacts", "/tests",
+    "/.mypy_cache", "/.ruff_cache", "/.pytest_cache", "/.hypothesis", "**/__pycache__", "*.db",
+]  # fmt: skip
+OBJECT_STORE = 256 * 2**20  # batches never pass through it, so it stays small
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A Ray that runs: its CPUs, and whether this process started it."""
+
+    cpus: int
+    own: bool
+
+
+@contextlib.contextmanager
+def cluster(section: RaySection, *, dashboard: bool = False) -> Iterator[Cluster]:
+    """Join the Ray that runs in this process or at `ray.address`, else start a local one.
+
+    A local one ends with the block. `dashboard` starts it too: Train V2 asks it for the state of
+    its controllers, and floods the log without it. Raises StageError when the cluster does not
+    answer.
+    """
+    if ray.is_initialized():
+        yield Cluster(_cpus(), own=False)
+        return
+    address = section.address or _job_address()
+    try:
+        if address:
+            ray.init(address=address, runtime_env=_runtime_env(), log_to_driver=True)
+        else:
+            ray.init(
+                address="local",
+                num_cpus=os.cpu_count(),
+                object_store_memory=OBJECT_STORE,
+                include_dashboard=dashboard,
+                logging_level=logging.WARNING,
+            )
+    except (ConnectionError, RuntimeError) as error:
+        where = f"at {address}" if address else "on this machine"
+        raise StageError(f"no Ray cluster {where}: {error}") from error
+    try:
+        yield Cluster(_cpus(), own=not address)
+    finally:
+        ray.shutdown()
+
+
+def _job_address() -> str:
+    # Ray sets this inside a submitted job. An http address is the job server's, not a cluster's.
+    address = os.environ.get("RAY_ADDRESS", "")
+    return "" if address.startswith("http") else address
+
+
+def _runtime_env() -> dict[str, Any]:
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        return {}  # a submitted job has shipped the project already
+    return {"working_dir": str(ROOT), "excludes": EXCLUDES}
+
+
+def _cpus() -> int:
+    return max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+
+def parallel(
+    c: Cluster,
+    function: Callable[[Item], Out],
+    items: Sequence[Item],
+    *,
+    workers: int = 0,
+    describe: str = "",
+    on_lost: Callable[[Item], Out] | None = None,
+) -> Iterator[Out]:
+    """`function` of each item, one CPU each, results in the order of the items, with progress.
+
+    At most `workers` run at once (0 = one per CPU). A task whose worker or node dies is run again
+    up to three times; after that `on_lost(item)` gives the result, or StageError names the item.
+    An error that the function raises ends the run and is raised here.
+    """
+    limit = workers or c.cpus
+    task = ray.remote(function).options(num_cpus=1, max_retries=3)
+    results: dict[int, Out] = {}
+    running: dict[ray.ObjectRef, int] = {}
+    following = iter(range(len(items)))
+    yielded = 0
+    with tqdm(total=len(items), desc=describe, unit="task", mininterval=0.5) as bar:
+        try:
+            while yielded < len(items):
+                while len(running) < limit and (i := next(following, None)) is not None:
+                    running[task.remote(items[i])] = i
+                done, _ = ray.wait(list(running), num_returns=1)
+                for ref in done:
+                    i = running.pop(ref)
+                    results[i] = _result(ref, items[i], on_lost)
+                    bar.update()
+                while yielded in results:
+                    yield results.pop(yielded)
+                    yielded += 1
+        finally:
+            for ref in running:
+                ray.cancel(ref, force=True)
+
+
+def _result(ref: ray.ObjectRef, item: Item, on_lost: Callable[[Item], Out] | None) -> Out:
+    try:
+        return ray.get(ref)
+    except RayTaskError as error:
+        raise error.cause if isinstance(error.cause, Exception) else error
+    except (WorkerCrashedError, ray.exceptions.RaySystemError) as error:
+        if on_lost is None:
+            raise StageError(f"the worker of {item!r:.200} died again and again: {error}")
+        log.warning("a worker died again and again; looking for the clip that ends it")
+        return on_lost(item)

@@ -1,0 +1,162 @@
+"""Stage 1: look at every clip under `data/` and write the manifest, accepted and rejected."""
+
+import json
+import logging
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from components.config.data import DataSection
+from components.ntu.protocol import Parts, assign
+from components.ntu.roster import missing_clips
+from components.shards.manifest import manifest_table, write_manifest
+from components.sources import Found, get_source
+from components.sources.ingest import Look, look_at_all, missing_twin
+from pipelines._stage import Stage, StageError, run_stage
+
+log = logging.getLogger("index")
+CLIPS_PER_TASK = 64
+
+
+def main(stage: Stage) -> None:
+    """Index the data folder: artifacts/manifest.parquet and artifacts/index.json."""
+    config = stage.config
+    source = get_source(config.data.source)
+    log.info("looking for clips under %s", stage.data)
+    listing = source.find(stage.data)
+    if not listing.clips:
+        raise StageError(
+            f"{stage.data} holds no clip of the source {source.name!r}; expected files such as "
+            f"{source.example}" + _strangers(listing.strangers)
+        )
+    looks = list(_look(stage, listing.clips))
+    if source.name == "ntu" and not config.data.keep_missing:
+        looks = [_on_missing_list(seen) for seen in looks]
+    table = manifest_table(looks)
+    summary = summarise(table, config.data, source.name, listing.strangers)
+    write_manifest(table, stage.artifacts / "manifest.parquet", source.name)
+    target = stage.artifacts / "index.json"
+    target.write_text(json.dumps(summary, indent=2) + "\n")
+    for line in _report(summary):
+        log.info(line)
+    if not summary["accepted"]:
+        raise StageError(f"none of {summary['found']} clips is usable; reasons are in {target}")
+    if "error" in summary:
+        raise StageError(summary["error"])
+
+
+def _look(stage: Stage, clips: list[Found]) -> Iterator[Look]:
+    if stage.config.index.check == "names":
+        yield from (missing_twin(found) or Look(found) for found in clips)
+        return
+    from pipelines._cluster import cluster, parallel
+
+    name, root = stage.config.data.source, stage.data
+
+    def look_at(chunk: list[Found]) -> list[Look]:
+        return look_at_all(get_source(name), root, chunk)
+
+    def lost(chunk: list[Found]) -> list[Look]:
+        # A clip that kills the process is found by looking at each alone.
+        if len(chunk) == 1:
+            return [Look(chunk[0], "kills-reader", "the process that opened it died")]
+        parts = parallel(c, look_at, [[f] for f in chunk], workers=1, on_lost=lost)
+        return [seen for part in parts for seen in part]
+
+    chunks = [clips[i : i + CLIPS_PER_TASK] for i in range(0, len(clips), CLIPS_PER_TASK)]
+    with cluster(stage.config.ray) as c:
+        results = parallel(
+            c,
+            look_at,
+            chunks,
+            workers=stage.config.index.workers,
+            describe=f"index {len(clips)} clips",
+            on_lost=lost,
+        )
+        for part in results:
+            yield from part
+
+
+def _on_missing_list(seen: Look) -> Look:
+    if str(seen.found.clip) not in missing_clips():
+        return seen
+    return replace(seen, reason="missing-skeleton", detail="on the official list")
+
+
+def summarise(
+    table: pa.Table, data: DataSection, source: str, strangers: Iterable[str] = ()
+) -> dict[str, Any]:
+    """index.json: counts of what was found, why clips were rejected, and the protocol's splits."""
+    accepted = table.column("accepted").to_numpy(zero_copy_only=False)
+    flags = Counter(flag for row in table.column("flags").to_pylist() for flag in row)
+    reasons = Counter(r for r in table.column("reason").to_pylist() if r)
+    summary: dict[str, Any] = {
+        "source": source,
+        "found": table.num_rows,
+        "accepted": int(accepted.sum()),
+        "rejected": dict(sorted(reasons.items())),
+        "flags": dict(sorted(flags.items())),
+        "bodies": int(table.column("bodies").to_numpy().sum()),
+        "ghosts_removed": int(table.column("ghosts").to_numpy().sum()),
+        "unrecognised_files": list(strangers),
+        "protocol": data.protocol,
+    }
+    everything = split_counts(table, data)
+    chosen = split_counts(table.filter(table.column("accepted")), data)
+    summary["before_rejection"] = everything
+    summary.update(chosen)
+    return summary
+
+
+def split_counts(table: pa.Table, data: DataSection) -> dict[str, Any]:
+    """Clips in each split of the protocol, or the error that says why there is none."""
+    columns = {
+        name: table.column(name).to_numpy().astype(np.int64)
+        for name in ("setup", "camera", "subject", "action")
+    }
+    if not table.num_rows:
+        return {"train": 0, "val": 0, "test": 0, "outside_protocol": 0, "classes": 0}
+    try:
+        chosen = assign(Parts(**columns), data)
+    except ValueError as error:
+        return {"error": str(error)}
+    return {
+        "train": int(chosen.train.sum()),
+        "val": int(chosen.val.sum()),
+        "test": int(chosen.test.sum()),
+        "outside_protocol": int(chosen.outside.sum()),
+        "classes": len(np.unique(columns["action"][~chosen.outside])),
+        "notes": list(chosen.notes),
+    }
+
+
+def _strangers(names: list[str]) -> str:
+    if not names:
+        return ""
+    return f"; {len(names)} files have names of another form, such as {names[0]}"
+
+
+def _report(summary: dict[str, Any]) -> Iterator[str]:
+    yield f"{summary['found']} clips found, {summary['accepted']} accepted"
+    for reason, count in summary["rejected"].items():
+        yield f"  rejected {count:>6}  {reason}"
+    for flag, count in summary["flags"].items():
+        yield f"  flagged  {count:>6}  {flag}"
+    if summary["unrecognised_files"]:
+        yield _strangers(summary["unrecognised_files"]).lstrip("; ")
+    if "train" in summary:
+        yield (
+            f"{summary['protocol']}: {summary['train']} train, {summary['val']} val, "
+            f"{summary['test']} test, {summary['classes']} classes, "
+            f"{summary['outside_protocol']} outside the protocol"
+        )
+        yield from summary.get("notes", ())
+
+
+if __name__ == "__main__":
+    sys.exit(run_stage("index", main))

@@ -1,0 +1,81 @@
+"""Stage 2: write the accepted clips as sealed Arrow shards, one parallel task a shard."""
+
+import json
+import logging
+import sys
+import time
+from collections import Counter
+
+from components.shards.index import INDEX, seal, unseal
+from components.shards.manifest import found_rows, read_manifest
+from components.shards.storage import open_store
+from components.shards.writer import plan_shards, write_shard
+from components.sources import get_source
+from pipelines._cluster import cluster, parallel
+from pipelines._stage import Stage, StageError, run_stage
+
+log = logging.getLogger("shard")
+
+
+def main(stage: Stage) -> None:
+    """Write artifacts/shards (or the folder at shard.uri) from the manifest's accepted clips."""
+    config, section = stage.config, stage.config.shard
+    table, name = read_manifest(stage.require(stage.artifacts / "manifest.parquet", "index"))
+    source = get_source(name)
+    clips = found_rows(table.filter(table.column("accepted")))
+    if not clips:
+        raise StageError("the manifest has no accepted clip; see artifacts/index.json for reasons")
+    settings = {
+        "source": source.name,
+        "unit": source.unit,
+        "codec": section.codec,
+        "jpeg_quality": section.jpeg_quality if section.codec == "jpeg" else 0,
+        "frames": section.frames,
+        "size": section.size,
+        "margin": section.margin,
+    }
+    store = open_store(stage.shards, create=True)
+    plans = plan_shards(
+        clips,
+        clips_per_shard=section.clips_per_shard,
+        root=str(stage.data),
+        where=stage.shards,
+        settings=settings,
+        threads=section.threads,
+    )
+    unseal(store)
+    started = time.monotonic()
+    with cluster(config.ray) as c:
+        written = list(
+            parallel(
+                c,
+                write_shard,
+                plans,
+                workers=section.workers,
+                describe=f"shard {len(clips)} clips",
+            )
+        )
+    body = seal(store, written, settings)
+    if section.uri:
+        # The stages behind depend on a local file; the shards themselves lie elsewhere.
+        folder = stage.artifacts / "shards"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / INDEX).write_text(json.dumps({**body, "uri": section.uri}, indent=1) + "\n")
+    fresh = [w for w in written if w.fresh]
+    log.info(
+        "%d clips in %d shards at %s (%d written, %d kept) in %.1f s",
+        body["clips"],
+        len(written),
+        stage.shards,
+        len(fresh),
+        len(written) - len(fresh),
+        time.monotonic() - started,
+    )
+    for reason, count in sorted(Counter(r["reason"] for r in body["rejected"]).items()):
+        log.warning("rejected while reading: %d %s (listed in shards.json)", count, reason)
+    if not body["clips"]:
+        raise StageError(f"no clip could be read; reasons are in {stage.shards}/{INDEX}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_stage("shard", main))
