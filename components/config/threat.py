@@ -26,7 +26,9 @@ class TrainAttackSection(Section):
 
     rgb_eps: Fraction = Field(8 / 255, ge=0)
     skeleton_eps: Fraction = Field(0.05, ge=0)
-    steps: int = Field(5, ge=0)
+    steps: int = Field(5, ge=1)
+    first_steps: int = Field(0, ge=0, description="steps in the first epoch; 0 = `steps`")
+    ramp: int = Field(0, ge=0, description="epochs over which first_steps grows to steps")
     rel_alpha: float = Field(0.0, ge=0, description="alpha / eps; 0 = 2.5 / steps (Madry)")
     random_start: bool = True
     modalities: Literal["rgb", "skeleton", "both", "mix"] = "both"

@@ -1,0 +1,170 @@
+"""A trained model on disk: safetensors weights plus a JSON configuration, never a pickle.
+
+Training writes these folders; evaluation, the registry and the report read them. The folder
+appears under its name only when both files are complete, and the JSON names the sha256 of the
+weights, so a torn or exchanged file is noticed.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors_bytes
+from safetensors.torch import save as save_tensors_bytes
+from torch import Tensor, nn
+
+from components.models import build_model
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+FORMAT = 1
+PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint folder cannot be read or is not one; the message says what and how to mend."""
+
+
+def save_checkpoint(folder: str | Path, model: nn.Module, config: Mapping[str, Any]) -> Path:
+    """Write `model` and its configuration to `folder`, replacing what is there; the folder.
+
+    config: `{"model": {...}, "num_classes": K, "classes": [...], ...}`, plain JSON values; what
+    `build_model` needs must be in it. Raises CheckpointError when it is not.
+    """
+    _check_config(config, Path(folder))
+    weights = save_tensors(model.state_dict())
+    body = {**config, "format": FORMAT, "weights_sha256": hashlib.sha256(weights).hexdigest()}
+    return write_folder(folder, {WEIGHTS: weights, CONFIG: to_json(body)})
+
+
+def load_model(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The model in eval mode and its configuration, from a folder of `save_checkpoint`.
+
+    Raises CheckpointError for anything else: nothing found there is ever executed.
+    """
+    folder = Path(folder)
+    config = read_config(folder)
+    weights = _read(folder, WEIGHTS)
+    if hashlib.sha256(weights).hexdigest() != config["weights_sha256"]:
+        raise CheckpointError(
+            f"{folder / WEIGHTS}: its sha256 is not the one in {CONFIG}; the file is torn or "
+            "belongs to another checkpoint: copy the whole folder again, or train again"
+        )
+    # Published weights were read when training began; the checkpoint has them all.
+    spec = {**config["model"], "num_classes": config["num_classes"], "rgb_weights": ""}
+    model = build_model(spec)
+    try:
+        model.load_state_dict(read_tensors(weights, folder / WEIGHTS))
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{folder / WEIGHTS} does not fit the model that {CONFIG} describes: {error}"
+        ) from error
+    return model.eval(), config
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """The checked `config.json` of a checkpoint folder, without its weights."""
+    folder = Path(folder)
+    try:
+        config = json.loads(_read(folder, CONFIG))
+    except ValueError as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{folder / CONFIG} is not JSON: {error}") from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        got = config.get("format") if isinstance(config, dict) else type(config).__name__
+        raise CheckpointError(f"{folder / CONFIG}: expected format {FORMAT}, got {got!r}")
+    _check_config(config, folder)
+    if not isinstance(config.get("weights_sha256"), str):
+        raise CheckpointError(f"{folder / CONFIG} names no weights_sha256")
+    return config
+
+
+def save_tensors(tensors: Mapping[str, Tensor]) -> bytes:
+    """Named tensors as the bytes of a safetensors file."""
+    return save_tensors_bytes(
+        {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    )
+
+
+def read_tensors(data: bytes, origin: Path) -> dict[str, Tensor]:
+    """Named tensors from the bytes of a safetensors file; `origin` is for the message."""
+    try:
+        return load_tensors_bytes(data)
+    except (SafetensorError, ValueError) as error:
+        raise CheckpointError(
+            f"{origin} is not a safetensors file ({error}); other formats are refused because "
+            "reading them can run code"
+        ) from error
+
+
+def to_json(body: Mapping[str, Any]) -> bytes:
+    """Strict JSON: a NaN in a configuration is a fault."""
+    return (json.dumps(body, indent=1, allow_nan=False, sort_keys=True) + "\n").encode()
+
+
+def write_folder(folder: str | Path, files: Mapping[str, bytes]) -> Path:
+    """Write the files so that `folder` holds either all of them or what it held before."""
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.parent / f".{folder.name}.{uuid.uuid4().hex}.tmp"
+    temporary.mkdir()
+    try:
+        for name, data in files.items():
+            with open(temporary / name, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        if folder.exists():
+            stale = folder.parent / f".{folder.name}.{uuid.uuid4().hex}.old"
+            folder.rename(stale)
+            temporary.rename(folder)
+            shutil.rmtree(stale)
+        else:
+            temporary.rename(folder)
+    finally:
+        if temporary.exists():
+            shutil.rmtree(temporary)
+    return folder
+
+
+def _check_config(config: Mapping[str, Any], folder: Path) -> None:
+    missing = [key for key in ("model", "num_classes", "classes") if key not in config]
+    if missing:
+        raise CheckpointError(f"the configuration of {folder} lacks {missing}")
+    if not isinstance(config["model"], Mapping):
+        raise CheckpointError(f"the configuration of {folder}: 'model' must be a mapping")
+    if len(config["classes"]) != config["num_classes"]:
+        raise CheckpointError(
+            f"the configuration of {folder}: {config['num_classes']} classes by num_classes, "
+            f"{len(config['classes'])} in classes"
+        )
+
+
+def _read(folder: Path, name: str) -> bytes:
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is no checkpoint folder; it must hold {WEIGHTS}, {CONFIG}")
+    path = folder / name
+    if not path.is_file():
+        pickles = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLES)
+        hint = (
+            f"; {pickles[0]} is refused because unpickling runs code: convert it to safetensors "
+            "in a place you trust"
+            if pickles
+            else ""
+        )
+        raise CheckpointError(f"{path} is missing{hint}")
+    return path.read_bytes()
+
+
+def same_weights(a: nn.Module, b: nn.Module) -> bool:
+    """Whether two models hold bit-identical parameters and buffers."""
+    first, second = a.state_dict(), b.state_dict()
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)

@@ -1,0 +1,276 @@
+"""The one training loop: plain torch, one row of metrics an epoch, the same for every method.
+
+Each epoch is a function of the state it starts from and of (seed, epoch): the DDP wrapper is made
+anew, batch statistics are averaged over workers at its end, and everything random is seeded by
+position. So a run that is killed and resumed ends with the same bits as one never disturbed.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from components.attacks import Budget, ThreatModel, frozen
+from components.batch import Batch, logits_of
+from components.config.threat import TrainAttackSection
+from components.config.train import TrainSection
+from components.training.averaging import (
+    average_buffers,
+    sum_over_workers,
+    update_average,
+    world_size,
+)
+from components.training.collapse import MAX_ROLLBACKS, collapsed
+from components.training.recipe import Recipe
+from components.training.schedule import (
+    attack_steps,
+    draw_cell,
+    eps_factor,
+    epoch_seed,
+    lr_factor,
+    seed_step,
+)
+from components.training.state import TrainState, restore, snapshot
+from components.training.step import NonFiniteLoss, StepResult, Trainee, train_step
+from components.training.validation import validate
+
+PROBE_EVERY = 16  # steps between looks at clean training accuracy, where the method has none
+
+
+class TrainData(Protocol):
+    """This worker's share of the clips."""
+
+    def steps(self) -> int:
+        """Optimiser steps of one epoch, the same on every worker."""
+
+    def train(self, epoch: int) -> Iterable[tuple[Batch, int]]:
+        """This worker's part of each global batch, and the clips of the whole global batch."""
+
+    def validation(self) -> Iterable[Batch]:
+        """This worker's part of the validation clips."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a worker runs."""
+
+    rank: int = 0
+    device: torch.device = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Rank 0's sums of the running epoch, read only when somebody looks."""
+
+    epoch: int
+    step: int
+    steps: int
+    sums: Tensor
+    clips: int
+    seconds: float
+
+
+OnStep = Callable[[Progress], None]
+
+
+def train_epochs(
+    state: TrainState,
+    data: TrainData,
+    train: TrainSection,
+    threat: ThreatModel,
+    *,
+    seed: int,
+    place: Place = Place(),  # noqa: B008 (frozen)
+    on_step: OnStep | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Train from where `state` stands to `train.epochs`, yielding one row after each epoch.
+
+    `threat` is the evaluation's threat model, under which validation is attacked; the training
+    attack has its own eps in `train.attack`. When a row is yielded, `state` is what to save.
+    Raises NonFiniteLoss with the clips of the step.
+    """
+    model = torch.compile(state.model) if train.compile else state.model
+    while state.position.epoch < train.epochs:
+        started = time.perf_counter()
+        before = snapshot(state) if train.rollback and train.method != "natural" else None
+        row = _train_epoch(state, model, data, train, seed, place, on_step)
+        row["train_seconds"] = time.perf_counter() - started
+        row["clips_per_s"] = row.pop("clips") / row["train_seconds"]
+        row |= validate(
+            state.deployed,
+            data.validation(),
+            threat,
+            steps=train.val_steps,
+            seed=seed,
+            by_clean=train.method == "natural",
+        )
+        row["score"] -= 1e-9 * row["epoch"]  # ties go to the earlier epoch
+        row["rolled_back"] = before is not None and _roll_back(state, before, row)
+        row["seconds"] = time.perf_counter() - started
+        _advance(state, row, natural=train.method == "natural")
+        yield row
+
+
+def _train_epoch(
+    state: TrainState,
+    model: nn.Module,
+    data: TrainData,
+    train: TrainSection,
+    seed: int,
+    place: Place,
+    on_step: OnStep | None,
+) -> dict[str, Any]:
+    epoch, steps = state.position.epoch, data.steps()
+    recipe = recipe_of(train, epoch, state.position.boost)
+    full = training_threat(train.attack, eps_factor(epoch, train.eps_warmup))
+    trainee = Trainee(model, _wrap(model, place), state.optimizer)
+    model.train()
+    sums = torch.zeros(6, dtype=torch.float64, device=place.device)
+    clips, started, lr = 0, time.perf_counter(), 0.0
+    for step, (batch, global_clips) in enumerate(data.train(epoch)):
+        batch = _to_device(batch, place.device, train.channels_last)
+        lr = _set_lr(state, train, (epoch + step / steps) / train.epochs)
+        seed_step(seed, epoch, step, place.rank)
+        cell = draw_cell(train.attack.modalities, train.attack.mix, seed, epoch, step)
+        if step % PROBE_EVERY == 0 and train.method not in ("natural", "trades", "mart"):
+            sums[4:6] += _probe(model, batch)
+        share = global_clips / world_size()
+        try:
+            result = train_step(
+                trainee, batch, full.cell(cell), recipe, seed=epoch_seed(seed, epoch), share=share
+            )
+        except NonFiniteLoss as error:
+            error.epoch, error.step = epoch + 1, step + 1
+            raise
+        state.position.updates += 1
+        if state.average is not None:
+            update_average(state.average, state.model, train.ema, state.position.updates)
+        sums += _as_sums(result, sums)
+        clips += global_clips
+        if on_step is not None:
+            passed = time.perf_counter() - started
+            on_step(Progress(epoch + 1, step + 1, steps, sums, clips, passed))
+    average_buffers(state.model)
+    if state.average is not None:
+        for mine, theirs in zip(state.average.buffers(), state.model.buffers(), strict=True):
+            mine.copy_(theirs)
+    return {
+        "epoch": epoch + 1,
+        **averages_of(sum_over_workers(sums).tolist()),
+        "clips": clips,
+        "lr": lr,
+        "rgb_eps": full.rgb.eps if full.rgb else 0.0,
+        "skeleton_eps": full.skeleton.eps if full.skeleton else 0.0,
+        "steps": recipe.attack_steps,
+    }
+
+
+def recipe_of(train: TrainSection, epoch: int = 0, boost: int = 0) -> Recipe:
+    """The step's settings in `epoch` (from 0)."""
+    attack = train.attack
+    return Recipe(
+        method=train.method,
+        steps=attack_steps(epoch, attack.first_steps, attack.steps, attack.ramp),
+        rel_alpha=attack.rel_alpha,
+        random_start=attack.random_start,
+        early_stop=attack.early_stop,
+        boost=boost,
+        beta=train.beta,
+        label_smoothing=train.label_smoothing,
+        aux_weight=train.aux_weight,
+        consistency=train.consistency,
+        awp=train.awp,
+        grad_clip=train.grad_clip,
+        accumulate=train.accumulate,
+        amp=train.amp,
+    )
+
+
+def training_threat(attack: TrainAttackSection, factor: float = 1.0) -> ThreatModel:
+    """The budgets of the training attack, Linf in both modalities."""
+    return ThreatModel(
+        rgb=Budget("Linf", attack.rgb_eps * factor),
+        skeleton=Budget("Linf", attack.skeleton_eps * factor),
+    )
+
+
+def _roll_back(state: TrainState, before: dict[str, Any], row: dict[str, Any]) -> bool:
+    """On a collapse: put back the weights of the epoch's start and double the attack's steps."""
+    position = state.position
+    if position.boost >= MAX_ROLLBACKS or not collapsed(
+        row["val_robust_acc_worst"],
+        position.best,
+        row["val_clips"],
+        row["train_robust_acc"] or 0.0,
+        position.train_best,
+    ):
+        return False
+    restore(state, before)
+    position.boost += 1
+    return True
+
+
+def _advance(state: TrainState, row: dict[str, Any], natural: bool) -> None:
+    position = state.position
+    position.epoch = row["epoch"]
+    if not row["rolled_back"]:
+        worst = row["val_clean_acc"] if natural else row["val_robust_acc_worst"]
+        if row["score"] > position.best_score:
+            position.best_score, position.best_epoch = row["score"], row["epoch"]
+        position.best = max(position.best, worst)
+        position.train_best = max(position.train_best, row["train_robust_acc"] or 0.0)
+    position.history.append(dict(row))
+
+
+def _set_lr(state: TrainState, train: TrainSection, done: float) -> float:
+    lr = train.lr * lr_factor(train.schedule, done)
+    for group in state.optimizer.param_groups:
+        group["lr"] = lr
+    return lr
+
+
+def _to_device(batch: Batch, device: torch.device, channels_last: bool) -> Batch:
+    batch = batch.to(device, non_blocking=True)
+    if channels_last:
+        rgb = batch.rgb.contiguous(memory_format=torch.channels_last_3d)
+        batch = batch._replace(rgb=rgb)
+    return batch
+
+
+def _wrap(model: nn.Module, place: Place) -> nn.Module:
+    if world_size() == 1:
+        return model
+    ids = [place.device.index] if place.device.type == "cuda" else None
+    # Batch statistics stay each worker's own until the end of the epoch: no traffic in forward.
+    return nn.parallel.DistributedDataParallel(model, device_ids=ids, forward_sync_buffers=False)
+
+
+@torch.no_grad()
+def _probe(model: nn.Module, batch: Batch) -> Tensor:
+    """(clips right without attack, clips) in one forward pass in evaluation mode."""
+    with frozen(model) as net:
+        logits = logits_of(net(batch.rgb, batch.skeleton, batch.present))
+    right = (logits.argmax(1) == batch.label).sum().double()
+    return torch.stack([right, torch.full_like(right, batch.size)])
+
+
+def _as_sums(result: StepResult, like: Tensor) -> Tensor:
+    """[loss, clips, robust right, robust seen, clean right, clean seen] without a host sync."""
+    counts = like.new_tensor([0, result.clips, 0, result.robust_seen, 0, result.clean_seen])
+    counts[0] += result.loss
+    counts[2] += result.robust
+    counts[4] += result.clean
+    return counts
+
+
+def averages_of(sums: list[float]) -> dict[str, float | None]:
+    """Loss and training accuracies from the six sums of an epoch; None where nothing was seen."""
+    loss, clips, robust, robust_seen, clean, clean_seen = sums
+    return {
+        "loss": loss / max(clips, 1.0),
+        "train_clean_acc": clean / clean_seen if clean_seen else None,
+        "train_robust_acc": robust / robust_seen if robust_seen else None,
+    }

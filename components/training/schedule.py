@@ -1,0 +1,83 @@
+"""What changes over a run: learning rate, eps and steps, as plain functions of the position.
+
+Functions of the position hold no state, so a resumed run has nothing to restore here.
+"""
+
+import math
+
+import torch
+
+from components.seeds import clip_seeds, uniform
+
+CELLS = ("rgb", "skeleton", "both")
+WARMUP = 0.3  # share of a one-cycle run in which the rate rises
+
+
+def lr_factor(schedule: str, done: float) -> float:
+    """Factor on the peak learning rate when the share `done` in [0, 1] of the run is over.
+
+    one_cycle: cosine up from 1/25 over the first 30 %, cosine down to 1e-4 (Smith & Topin,
+    arXiv 1708.07120, as usually implemented). cosine: from 1 to 0 (Loshchilov & Hutter,
+    arXiv 1608.03983).
+    """
+    if schedule == "constant":
+        return 1.0
+    if schedule == "cosine":
+        return 0.5 * (1.0 + math.cos(math.pi * done))
+    if schedule == "one_cycle":
+        if done < WARMUP:
+            return _cosine(1.0 / 25.0, 1.0, done / WARMUP)
+        return _cosine(1.0, 1e-4, (done - WARMUP) / (1.0 - WARMUP))
+    raise ValueError(f"unknown schedule {schedule!r}; one of one_cycle, cosine, constant")
+
+
+def _cosine(start: float, end: float, share: float) -> float:
+    return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * min(share, 1.0)))
+
+
+def eps_factor(epoch: int, warmup: int) -> float:
+    """Factor on eps in `epoch` (from 0): linear up to 1 over `warmup` epochs.
+
+    A curriculum of budgets keeps early training stable (Cai et al., arXiv 1805.04807).
+    """
+    return min(1.0, (epoch + 1) / (warmup + 1))
+
+
+def attack_steps(epoch: int, first: int, last: int, ramp: int) -> int:
+    """Attack steps in `epoch`: linear from `first` to `last` over `ramp` epochs; first 0 = last."""
+    if not first or ramp <= 0 or epoch >= ramp:
+        return last
+    return round(first + (last - first) * epoch / ramp)
+
+
+def draw_cell(modalities: str, mix: tuple[float, ...], seed: int, epoch: int, step: int) -> str:
+    """The modalities attacked in one step: fixed, or with "mix" drawn by weight (rgb, skeleton,
+    both) from (seed, epoch, step) alone, so that all workers draw the same.
+    """
+    if modalities != "mix":
+        return modalities
+    total = sum(mix)
+    if total <= 0:
+        raise ValueError(f"train.attack.mix must hold a positive weight, got {list(mix)}")
+    seeds = clip_seeds(seed, [f"{epoch}/{step}"], "train mix")
+    draw = float(uniform(seeds, (1,))) * total
+    for name, weight in zip(CELLS, mix, strict=True):
+        draw -= weight
+        if draw < 0:
+            return name
+    return CELLS[-1]
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """The attack's run seed in one epoch: every epoch starts from other points of the ball."""
+    return _word(seed, f"{epoch}", "train epoch")
+
+
+def seed_step(seed: int, epoch: int, step: int, rank: int) -> None:
+    """Seed torch's global generators (dropout) for one step: no random state needs saving."""
+    torch.manual_seed(_word(seed, f"{epoch}/{step}/{rank}", "train dropout"))
+
+
+def _word(seed: int, name: str, purpose: str) -> int:
+    low, high = clip_seeds(seed, [name], purpose)[0].tolist()
+    return low | (high & 0x7FFFFFFF) << 32

@@ -1,0 +1,91 @@
+"""What the driver hears of a running training: a small actor that collects messages, and a thread.
+
+Imports nothing heavy: Ray's controller and the board's own process load this module.
+"""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.train import Checkpoint, UserCallback
+
+Event = dict[str, Any]
+POLL = 0.3  # seconds
+
+
+class Board:
+    """Messages on their way to the driver, in order; of several step messages only the last."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def put(self, event: Event) -> None:
+        """Add a message: `kind` is "step", "epoch" or "lost"."""
+        if event["kind"] == "step" and self.events and self.events[-1]["kind"] == "step":
+            self.events.pop()
+        self.events.append(event)
+
+    def take(self) -> list[Event]:
+        """All messages since the last call."""
+        taken, self.events = self.events, []
+        return taken
+
+
+class Relay(UserCallback):
+    """Passes on, from Ray's controller, each finished epoch and each lost worker.
+
+    Runs on the driver's node, outlives worker failures, and sees a row only when its checkpoint
+    is stored. `kept`, `every`: copy every n-th epoch's checkpoint there (0 = none).
+    """
+
+    def __init__(self, board: Any, kept: Path | None = None, every: int = 0) -> None:
+        self.board, self.kept, self.every = board, kept, every
+
+    def after_report(
+        self, run_context: Any, metrics: list[Event], checkpoint: Checkpoint | None
+    ) -> None:
+        """Called once all workers have reported an epoch."""
+        row = metrics[0]
+        if checkpoint is not None and self.kept and self.every and row["epoch"] % self.every == 0:
+            checkpoint.to_directory(str(self.kept / f"epoch_{row['epoch']:05d}"))
+        self.board.put.remote({"kind": "epoch", **row})
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """Called when workers have failed, before Ray decides on a retry."""
+        reasons = {rank: str(error) or repr(error) for rank, error in worker_exceptions.items()}
+        self.board.put.remote({"kind": "lost", "workers": reasons})
+
+
+@contextlib.contextmanager
+def listening(handle: Callable[[Event], None]) -> Iterator[Any]:
+    """A board whose messages `handle` gets, in a thread, in order; drained when the block ends."""
+    board = ray.remote(num_cpus=0)(Board).remote()
+    stop = threading.Event()
+    failure: list[BaseException] = []
+
+    def pump() -> None:
+        while True:
+            last = stop.is_set()
+            try:
+                for event in ray.get(board.take.remote()):
+                    handle(event)
+            except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
+                failure.append(error)
+                return
+            if last:
+                return
+            stop.wait(POLL)
+
+    thread = threading.Thread(target=pump, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield board
+    finally:
+        stop.set()
+        thread.join()
+        ray.kill(board)
+    if failure:
+        raise failure[0]

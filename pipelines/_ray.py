@@ -1,0 +1,178 @@
+"""One training run on Ray Train V2, as the train and the tune stage both need it.
+
+A run lives in `<storage>/<name>` while it trains; running it again under the same name goes on
+from its last checkpoint. When it is finished, `best` and `last` are copied out and the run's folder
+is removed, so that the next run under this name starts afresh.
+"""
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ray.train import (
+    Checkpoint,
+    CheckpointConfig,
+    FailureConfig,
+    RunConfig,
+    ScalingConfig,
+    TrainingFailedError,
+    UserCallback,
+)
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+
+from components.checkpoint import CONFIG, WEIGHTS
+from components.config import Config
+from components.config.train import RaySection
+from components.shards.storage import Store, open_store
+from components.training.state import POSITION
+from components.training.worker import STOP, train_worker
+from pipelines._stage import StageError
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished run: folders of the best and the last model, and one row of metrics an epoch.
+
+    metrics: the row of the best epoch, by worst-case validation robust accuracy.
+    """
+
+    best: Path
+    last: Path
+    history: list[dict[str, Any]]
+    metrics: dict[str, Any]
+
+
+class _Trainer(TorchTrainer):
+    """Without the actor that cleans up placement groups behind a dead controller.
+
+    It asks the dashboard, which a local Ray does not start, once a second, and complains each
+    time. Ray itself frees a placement group when the controller that made it is gone.
+    """
+
+    def _create_default_callbacks(self) -> list[Any]:
+        callbacks = super()._create_default_callbacks()
+        return [c for c in callbacks if not isinstance(c, PlacementGroupCleanerCallback)]
+
+
+def run_training(
+    config: Config,
+    *,
+    name: str,
+    storage: str | Path,
+    shards: str,
+    out: Path,
+    callbacks: Sequence[UserCallback] = (),
+    board: Any = None,
+    keep_run: bool = False,
+) -> TrainResult:
+    """Train as `config` says, going on where an earlier call under `name` was interrupted.
+
+    storage:   absolute folder or URI that all nodes see; shards: likewise, of sealed shards
+    out:       local folder that gets `best/` and `last/`
+    callbacks: run in Ray's controller (`ray.tune.integration.ray_train.TuneReportCallback`)
+    board:     actor that takes progress, see `_progress.listening`
+    Needs a running Ray. Raises StageError with what to do; what was trained so far stays stored.
+    """
+    home = _join(str(storage), name)
+    store = _open(home)
+    store.remove(STOP)
+    spec = {
+        "config": config.model_dump(mode="json", by_alias=True),
+        "shards": shards,
+        "run": home,
+        "board": board,
+    }
+    trainer = _Trainer(
+        train_worker,
+        train_loop_config=spec,
+        scaling_config=_scaling(config.ray),
+        torch_config=TorchConfig(backend="nccl" if config.ray.gpus_per_worker else "gloo"),
+        run_config=RunConfig(
+            name=name,
+            storage_path=str(storage),
+            failure_config=FailureConfig(max_failures=config.ray.max_failures),
+            checkpoint_config=CheckpointConfig(num_to_keep=1, checkpoint_score_attribute="score"),
+            callbacks=list(callbacks),
+        ),
+    )
+    try:
+        result = trainer.fit()
+    except TrainingFailedError as error:
+        raise StageError(_explain(error, store, home)) from error
+    stopped = (result.return_value or {}).get("stopped")
+    if stopped:
+        raise StageError(f"training stopped: {stopped}. {_how_to_go_on(home)}")
+    finished = _collect(result, out)
+    if not keep_run:
+        store.filesystem.delete_dir(store.root)
+    return finished
+
+
+def _scaling(section: RaySection) -> ScalingConfig:
+    workers: int | tuple[int, int] = section.workers
+    if section.max_workers > section.workers:
+        workers = (section.workers, section.max_workers)
+    resources = {"CPU": section.cpus_per_worker}
+    if section.gpus_per_worker:
+        resources["GPU"] = section.gpus_per_worker
+    return ScalingConfig(
+        num_workers=workers,
+        use_gpu=section.gpus_per_worker > 0,
+        resources_per_worker=resources,
+    )
+
+
+def _collect(result: Any, out: Path) -> TrainResult:
+    """Copy best and last out of the run's storage."""
+    last: Checkpoint = result.checkpoint
+    best, metrics = max(result.best_checkpoints, key=lambda pair: pair[1]["score"])
+    with last.as_directory() as folder:
+        position = json.loads((Path(folder) / POSITION).read_bytes())["position"]
+    folders = {"best": best, "last": last}
+    for key, checkpoint in folders.items():
+        target = out / key
+        if target.exists():
+            shutil.rmtree(target)
+        target.mkdir(parents=True)
+        with checkpoint.as_directory() as folder:
+            for file in (WEIGHTS, CONFIG):
+                shutil.copyfile(Path(folder) / file, target / file)
+    return TrainResult(out / "best", out / "last", position["history"], metrics)
+
+
+def _join(storage: str, name: str) -> str:
+    base, mark, query = storage.partition("?")
+    return f"{base.rstrip('/')}/{name}{mark}{query}"
+
+
+def _open(home: str) -> Store:
+    try:
+        return open_store(home, create=True)
+    except OSError as error:
+        raise StageError(
+            f"cannot write to the run storage {home}: {error}; set ray.storage to a folder or URI "
+            "that this machine and all workers can write to"
+        ) from error
+
+
+def _explain(error: TrainingFailedError, store: Store, home: str) -> str:
+    text = str(error)
+    last = [line for line in text.splitlines() if line.strip()][-1:] or [repr(error)]
+    note = None
+    if store.size(STOP) is not None:
+        note = json.loads(store.read(STOP))["message"]
+    elif "No space left on device" in text:
+        note = "no space left for checkpoints. Free some, or set ray.storage elsewhere"
+    elif "OutOfMemoryError" in text or "memory monitor" in text:
+        note = (
+            "a node ran out of memory. Use fewer ray.workers a node, or a larger train.accumulate"
+        )
+    return f"training failed: {note or last[0].strip()}. {_how_to_go_on(home)}"
+
+
+def _how_to_go_on(home: str) -> str:
+    return f"All finished epochs are stored in {home}; run the same command again to go on"

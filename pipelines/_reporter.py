@@ -1,0 +1,185 @@
+"""What the train stage shows and writes while it runs: a bar, plain lines, history, MLflow."""
+
+import csv
+import json
+import logging
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from tqdm import tqdm
+
+from components.config import Config
+from mlflow_tracking.run import Tracker, start_run
+from pipelines._progress import Event
+from pipelines._ray import TrainResult
+
+log = logging.getLogger("train")
+
+COLUMNS = (
+    "epoch", "loss", "train_clean_acc", "train_robust_acc", "val_clean_acc",
+    "val_robust_acc_rgb", "val_robust_acc_skeleton", "val_robust_acc_both", "val_robust_acc_worst",
+    "seconds", "train_seconds", "clips_per_s", "lr", "rgb_eps", "skeleton_eps", "steps",
+    "rolled_back",
+)  # fmt: skip
+
+
+class Reporter:
+    """Handles the messages of one training run, in the driver; a context that closes its files."""
+
+    def __init__(self, config: Config, artifacts: Path, out: Path, clips: int) -> None:
+        self.config, self.artifacts, self.out = config, artifacts, out
+        self.model = config.model.fusion
+        self.rows: dict[int, Event] = {}
+        self.first = 0
+        self.tracker: Tracker
+        self.file: IO[str]
+        self.bar: tqdm | None = None
+        self.clips = clips
+
+    def __enter__(self) -> "Reporter":
+        train = self.config.train
+        name = f"{self.model} {train.method} seed {self.config.seed}"
+        self.tracker = start_run("train", self.config, name=name, artifacts=self.artifacts)
+        self.tracker.__enter__()
+        self.file = (self.out / "train.log").open("a")
+        self._line(
+            f"{self.model}: {train.method}, {train.epochs} epochs of {self.clips} clips, "
+            f"{self.config.ray.workers} workers"
+        )
+        if sys.stderr.isatty():
+            self.bar = tqdm(total=100 * train.epochs, desc=self.model, bar_format=_BAR, leave=False)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            self._line(f"stopped: {error}")
+        if self.bar is not None:
+            self.bar.close()
+        self.file.close()
+        self.tracker.__exit__(kind, error, trace)
+
+    def handle(self, event: Event) -> None:
+        """One message from the board."""
+        if event["kind"] == "step":
+            self._move(event)
+        elif event["kind"] == "epoch":
+            self._epoch(event)
+        else:
+            for rank, reason in event["workers"].items():
+                self._line(f"worker {rank} failed: {reason.strip().splitlines()[-1]}")
+            self._line("going on from the last checkpoint, as far as ray.max_failures allows")
+
+    def finish(self, result: TrainResult) -> None:
+        """Write metrics.json and the whole history, also of epochs before an interruption."""
+        self._write_history(result.history)
+        best = result.metrics
+        summary = {
+            "model": self.model,
+            "method": self.config.train.method,
+            "seed": self.config.seed,
+            "epochs": len(result.history),
+            "best_epoch": best["epoch"],
+            "val_clips": best["val_clips"],
+            "clean_acc": best["val_clean_acc"],
+            "robust_acc": {
+                cell: best[f"val_robust_acc_{cell}"]
+                for cell in ("rgb", "skeleton", "both", "worst")
+            },
+            "rollbacks": sum(bool(row["rolled_back"]) for row in result.history),
+            "seconds": sum(row["seconds"] for row in result.history),
+            "clips_per_s": result.history[-1]["clips_per_s"],
+        }
+        (self.out / "metrics.json").write_text(json.dumps(summary, indent=2) + "\n")
+        self.tracker.log_artifact(result.best, "checkpoint")
+        self.tracker.log_artifact(self.out / "history.csv")
+        self.tracker.headline(
+            {
+                "val/clean_acc": best["val_clean_acc"],
+                "val/robust_acc/worst": best["val_robust_acc_worst"],
+            },
+            prefix=f"{self.model}/",
+        )
+        self._line(
+            f"{self.model}: best epoch {best['epoch']}, validation clean "
+            f"{best['val_clean_acc']:.1%}, worst case {best['val_robust_acc_worst']:.1%} "
+            f"on {best['val_clips']} clips"
+        )
+
+    def _move(self, event: Event) -> None:
+        if self.bar is None:
+            return
+        done = event["epoch"] - 1 + event["step"] / event["steps"]
+        self.bar.set_postfix_str(
+            f"epoch {event['epoch']} step {event['step']}/{event['steps']} "
+            f"loss {event['loss']:.3f} train clean {_percent(event['train_clean_acc'])} "
+            f"robust {_percent(event['train_robust_acc'])} {event['clips_per_s']:.1f} clips/s",
+            refresh=False,
+        )
+        self.bar.n = round(100 * done)
+        self.bar.refresh()
+
+    def _epoch(self, row: Event) -> None:
+        self.rows[row["epoch"]] = row
+        self._write_history([self.rows[epoch] for epoch in sorted(self.rows)])
+        self._line(
+            f"epoch {row['epoch']}/{self.config.train.epochs}  loss {row['loss']:.3f}  train clean "
+            f"{_percent(row['train_clean_acc'])} robust {_percent(row['train_robust_acc'])}  val "
+            f"clean {_percent(row['val_clean_acc'])} rgb {_percent(row['val_robust_acc_rgb'])} "
+            f"skeleton {_percent(row['val_robust_acc_skeleton'])} both "
+            f"{_percent(row['val_robust_acc_both'])}  {row['clips_per_s']:.1f} clips/s  "
+            f"{row['seconds']:.1f} s"
+        )
+        if row["rolled_back"]:
+            self._line(
+                f"epoch {row['epoch']}: catastrophic overfitting: the training attack no longer "
+                "finds what PGD finds. Weights rolled back to the epoch before, attack steps doubled"
+            )
+        self.tracker.log_metrics(_metrics(row), step=row["epoch"])
+
+    def _line(self, text: str) -> None:
+        self.file.write(text + "\n")
+        self.file.flush()
+        if self.bar is not None:
+            tqdm.write(text, file=sys.stderr)
+        else:
+            log.info(text)
+
+    def _write_history(self, rows: list[Event]) -> None:
+        temporary = self.out / ".history.csv.tmp"
+        with temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(rows)
+        temporary.replace(self.out / "history.csv")
+
+
+_BAR = "{desc} {percentage:3.0f}%|{bar:20}| {postfix} [{elapsed}<{remaining}]"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}"
+
+
+def _metrics(row: dict[str, Any]) -> dict[str, float]:
+    names = {
+        "train/loss": "loss",
+        "train/clean_acc": "train_clean_acc",
+        "train/robust_acc": "train_robust_acc",
+        "val/clean_acc": "val_clean_acc",
+        **{
+            f"val/robust_acc/{c}": f"val_robust_acc_{c}"
+            for c in ("rgb", "skeleton", "both", "worst")
+        },
+        "time/epoch_s": "seconds",
+        "time/clips_per_s": "clips_per_s",
+        "train/lr": "lr",
+        "train/steps": "steps",
+    }
+    return {name: float(row[key]) for name, key in names.items() if row.get(key) is not None}
