@@ -15,6 +15,7 @@ import io
 import json
 import logging
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -58,6 +59,18 @@ class Tracker:
     def run_id(self) -> str | None:
         """The run's id in MLflow; None as long as no server has answered."""
         return self.box.state()["run_id"]
+
+    def wait_for_id(self, seconds: float = 60.0) -> str:
+        """The run's id in MLflow once the server has answered; Away when it does not."""
+        deadline = time.monotonic() + seconds
+        while True:
+            run_id = self.run_id
+            if run_id is not None:
+                return run_id
+            if time.monotonic() > deadline:
+                why = self._sender.error if self._sender else "nothing sends in this process"
+                raise store.Away(f"run {self.key} has no id after {seconds:.0f} s: {why}")
+            time.sleep(0.05)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Log parameters by dotted name; secrets are masked, long values cut with a mark."""
@@ -219,11 +232,15 @@ def attach(artifacts: Path, key: str) -> Tracker:
     return Tracker(Outbox(folder))
 
 
-def latest(artifacts: Path, stage: str, name: str) -> Outbox | None:
-    """The newest run of `stage` under that name, e.g. for the lineage of what came after."""
-    root = artifacts / FOLDER
-    pointer = read_json(root / "latest" / f"{_slug(stage)}-{_slug(name)}.json")
-    return Outbox(root / pointer["key"]) if pointer else None
+def newest(artifacts: Path, stage: str, model: str) -> Outbox | None:
+    """The run of `stage` for `model` (its tag) that was started last."""
+    boxes = [Outbox(file.parent) for file in (artifacts / FOLDER).glob("*/run.json")]
+    fitting = [
+        box
+        for box in boxes
+        if (box.about["tags"].get("stage"), box.about["tags"].get("model")) == (stage, model)
+    ]
+    return max(fitting, key=lambda box: box.about["start_ms"], default=None)
 
 
 def _resume(root: Path, pointer: Path, settings: str) -> tuple[Outbox | None, IO[str] | None]:

@@ -25,20 +25,18 @@ LONGEST_PAUSE = 30.0
 REFUSED = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "MAX_LIMIT_EXCEEDED", "INVALID_STATE"}
 
 
-class Away(ConnectionError):
-    """The tracking server does not answer."""
-
-
 def send(
-    box: Outbox, uri: str, connected: Callable[[], "MlflowClient"], stop: threading.Event | None
+    box: Outbox,
+    uri: str,
+    connected: Callable[[], "MlflowClient"],
+    stop: threading.Event | None = None,
 ) -> int:
     """Send what is pending in `box`; the number of events sent.
 
     A kill in between sends the last batch twice, which MLflow stores once. Raises Away or what
     the client raised; the rest stays on disk. `stop` ends it early between two batches.
     """
-    if not store.reachable(uri):
-        raise Away(f"{store.redact(uri)} does not answer")
+    store.require_answer(uri)
     with locked(box.folder / "sender.lock"):
         mlflow = connected()
         run_id = ensure_run(box, mlflow, uri)

@@ -52,6 +52,31 @@ def reachable(uri: str) -> bool:
     return True
 
 
+class Away(ConnectionError):
+    """The tracking server does not answer."""
+
+
+def require_answer(uri: str) -> None:
+    """Raises Away when the server's port does not answer."""
+    if not reachable(uri):
+        raise Away(f"{redact(uri)} does not answer")
+
+
+def is_absence(error: Exception) -> bool:
+    """Whether `error` says that the server is away, not that the request was wrong."""
+    if isinstance(error, (ConnectionError, TimeoutError)):
+        return True
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+
+    if isinstance(error, RequestException):
+        return True
+    away = {"TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "INTERNAL_ERROR"}
+    if isinstance(error, MlflowException) and error.error_code in away:
+        return "API request" in str(error) or error.error_code != "INTERNAL_ERROR"
+    return False
+
+
 def sqlite_file(uri: str) -> Path | None:
     """The file of a sqlite store; None for any other."""
     path = urlsplit(uri).path

@@ -32,7 +32,10 @@ class RegisterSection(Section):
     model: str = "amr"
     name: str = "amr"
     min_clean_acc: float = Field(0.0, ge=0, le=1)
-    min_robust_acc: float = Field(0.0, ge=0, le=1)
+    min_robust_acc: float = Field(0.0, ge=0, le=1, description="in the worst cell")
+    replace: bool = Field(
+        False, description="crown it though the champion was measured on other terms"
+    )
 
 
 class TrackingSection(Section):

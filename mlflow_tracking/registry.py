@@ -1,0 +1,226 @@
+"""The registry: a version with everything that is to be known of it, and the champion's alias.
+
+A version holds the checkpoint (safetensors and JSON), the code that reads it, its evaluation with
+the per-clip records, its lineage and its card. Nothing in it is a pickle.
+"""
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from components.checkpoint import CONFIG, WEIGHTS
+from mlflow_tracking import lineage, names
+from mlflow_tracking.gate import Decision, Evaluated
+from mlflow_tracking.serving import SETTINGS
+from mlflow_tracking.signature import input_example, signature
+from mlflow_tracking.store import ROOT
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+log = logging.getLogger(__name__)
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+REQUIRED = (
+    *("mlflow", "torch", "numpy", "pandas", "pyarrow", "av", "pydantic", "PyYAML"),
+    *("safetensors", "pillow", "psutil", "Jinja2", "scipy"),
+)
+DESCRIPTION_LIMIT = 4900
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What is to be registered. Files are read from disk; nothing of them is executed.
+
+    checkpoint: folder of `components.checkpoint`; evaluation, records: what evaluate wrote
+    shards: settings of `shards.json`; terms: what must be equal for a comparison of figures
+    """
+
+    model: str
+    checkpoint: Path
+    evaluation: Path
+    records: Path
+    shards: Mapping[str, Any]
+    terms: Mapping[str, Any]
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """Hashes by which a version is recognised, so that a second `register` adds none."""
+        return {
+            "checkpoint_sha256": file_sha(self.checkpoint / WEIGHTS),
+            "evaluation_sha256": file_sha(self.evaluation),
+        }
+
+    def evaluated(self) -> Evaluated:
+        """Its figures for the gate."""
+        summary = json.loads(self.evaluation.read_text())
+        return Evaluated("this model", summary, read_records(self.records), self.terms)
+
+
+def file_sha(path: Path) -> str:
+    """sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_records(path: Path) -> pa.Table | None:
+    """The per-clip records; None without them."""
+    if not path.is_file():
+        return None
+    with pa.memory_map(str(path)) as source:
+        table = pa.ipc.open_file(source).read_all()
+    return table.select(["clip_id", "cell", "correct"])
+
+
+def find_version(mlflow: "MlflowClient", name: str, identity: Mapping[str, str]) -> str | None:
+    """The version that was made of the very same checkpoint and evaluation."""
+    for version in mlflow.search_model_versions(f"name = '{name}'"):
+        if all(version.tags.get(key) == value for key, value in identity.items()):
+            return str(version.version)
+    return None
+
+
+def champion(mlflow: "MlflowClient", name: str) -> tuple[str, Evaluated] | None:
+    """The present champion's version and figures; None when there is none.
+
+    A champion that somebody made by other means has no evaluation: then its terms differ from any
+    and nothing can be compared.
+    """
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
+    try:
+        version = str(mlflow.get_model_version_by_alias(name, CHAMPION).version)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+    label = f"champion (version {version})"
+    with TemporaryDirectory() as place:
+        try:
+            uri = f"models:/{name}/{version}/artifacts/evaluation"
+            folder = Path(download_artifacts(artifact_uri=uri, dst_path=place))
+            summary = json.loads((folder / "summary.json").read_text())
+            terms = json.loads((folder / "terms.json").read_text())
+            records = read_records(folder / "records.arrow")
+        except (MlflowException, OSError, ValueError) as error:
+            log.warning("%s of %s has no evaluation to compare with: %s", label, name, error)
+            return version, Evaluated(label, {}, None, {"evaluation": None})
+    return version, Evaluated(label, summary, records, terms)
+
+
+def add_version(
+    candidate: Candidate,
+    *,
+    name: str,
+    run_id: str,
+    uri: str,
+    card: str,
+    facts: Mapping[str, Any],
+    config: Mapping[str, Any],
+    tags: Mapping[str, Any],
+) -> str:
+    """Log the model under `run_id` and register it as a new version of `name`."""
+    import mlflow
+
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    with TemporaryDirectory() as place:
+        files = _stage_files(candidate, Path(place), card, facts)
+        with mlflow.start_run(run_id=run_id):
+            info = mlflow.pyfunc.log_model(
+                name="model",
+                python_model=str(Path(__file__).with_name("model_code.py")),
+                artifacts=files,
+                code_paths=[str(_code(Path(place), package)) for package in PACKAGES],
+                signature=signature(),
+                input_example=input_example(config["model"]),
+                pip_requirements=requirements(),
+                metadata={"format": "safetensors+json", **candidate.identity},
+            )
+    client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+    client.log_model_params(info.model_id, names.texts(config["model"]))
+    check_pickle_free(client, info.model_id)
+    found = mlflow.register_model(
+        info.model_uri, name, tags=names.texts(tags, names.TAG_LIMIT), await_registration_for=60
+    )
+    client.update_model_version(name, found.version, description=card[:DESCRIPTION_LIMIT])
+    return str(found.version)
+
+
+def crown(mlflow: "MlflowClient", name: str, version: str, decision: Decision) -> None:
+    """Name the version challenger, note the decision, and move the champion if it says so."""
+    outcome = "passed" if decision.promote else "failed"
+    mlflow.set_registered_model_alias(name, CHALLENGER, version)
+    mlflow.set_model_version_tag(name, version, "gate", outcome)
+    reasons = names.text("gate.reasons", "; ".join(decision.reasons), names.TAG_LIMIT)
+    mlflow.set_model_version_tag(name, version, "gate.reasons", reasons)
+    if decision.promote:
+        mlflow.set_registered_model_alias(name, CHAMPION, version)
+
+
+def check_pickle_free(mlflow: "MlflowClient", model_id: str) -> None:
+    """ValueError when a logged model holds a file that would be unpickled on loading."""
+    folders, bad = [""], []
+    while folders:
+        for entry in mlflow.list_logged_model_artifacts(model_id, folders.pop() or None):
+            if entry.is_dir:
+                folders.append(entry.path)
+            elif Path(entry.path).suffix in PICKLES:
+                bad.append(entry.path)
+    if bad:
+        raise ValueError(f"model {model_id} holds {bad[0]}, which loads by unpickling; refused")
+
+
+PACKAGES = ("components", "mlflow_tracking")
+PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".bin", ".joblib", ".dill")
+
+
+def requirements() -> list[str]:
+    """What a server of the model needs, at the versions in use here."""
+    pairs = ((package, lineage.version(package)) for package in REQUIRED)
+    return [f"{package}=={found.partition('+')[0]}" for package, found in pairs if found]
+
+
+def _code(place: Path, package: str) -> Path:
+    """A copy of a package without what Python and editors leave in it."""
+    return Path(
+        shutil.copytree(
+            ROOT / package,
+            place / "code" / package,
+            ignore=shutil.ignore_patterns("__pycache__", "*.pyc", ".*"),
+        )
+    )
+
+
+def _stage_files(
+    candidate: Candidate, place: Path, card: str, facts: Mapping[str, Any]
+) -> dict[str, str]:
+    """The version's files by name. Only the two known files of the checkpoint are taken along."""
+    checkpoint, evaluation, about = (place / name for name in ("checkpoint", "evaluation", "about"))
+    for folder in (checkpoint, evaluation, about):
+        folder.mkdir()
+    for name in (WEIGHTS, CONFIG):
+        shutil.copyfile(candidate.checkpoint / name, checkpoint / name)
+    shutil.copyfile(candidate.evaluation, evaluation / "summary.json")
+    if candidate.records.is_file():
+        shutil.copyfile(candidate.records, evaluation / "records.arrow")
+    (evaluation / "terms.json").write_text(json.dumps(dict(candidate.terms), indent=2) + "\n")
+    serving = place / SETTINGS
+    serving.write_text(json.dumps({"shards": dict(candidate.shards)}, indent=2) + "\n")
+    (about / "card.md").write_text(card)
+    (about / "lineage.json").write_text(json.dumps(dict(facts), indent=2, default=str) + "\n")
+    return {
+        "checkpoint": str(checkpoint),
+        "serving": str(serving),
+        "evaluation": str(evaluation),
+        "about": str(about),
+    }
