@@ -46,13 +46,17 @@ class People:
         return int(self.present.any(axis=0).sum())
 
 
-def choose_people(found: Bodies, *, upright: bool = True) -> People:
+def choose_people(found: Bodies, *, upright: bool = True, min_joints: int = MIN_JOINTS) -> People:
     """The two actors by the rules above; `upright=False` leaves out rule 2 (seated subjects).
+
+    A body counts as seen in a frame where at least `min_joints` of its joints are valid.
 
     Raises Rejected (no-body) when no frame has a usable body.
     """
     flags = set(found.flags)
-    bodies = [b for b in (_repair(body, flags) for body in found.bodies) if b is not None]
+    bodies = [
+        b for b in (_repair(body, flags, min_joints) for body in found.bodies) if b is not None
+    ]
     if not bodies:
         raise Rejected("no-body", f"no usable body in any of {found.num_frames} frames")
     kept = _drop_short(bodies)
@@ -72,10 +76,10 @@ def choose_people(found: Bodies, *, upright: bool = True) -> People:
     return people
 
 
-def _repair(body: Body, flags: set[str]) -> Body | None:
+def _repair(body: Body, flags: set[str], min_joints: int) -> Body | None:
     """Drop frames where most joints are invalid; elsewhere hold the joint's nearest valid place."""
     valid = np.isfinite(body.joints).all(axis=2) & (body.joints != 0).any(axis=2)  # (n, 25)
-    seen = valid.sum(axis=1) >= MIN_JOINTS
+    seen = valid.sum(axis=1) >= min_joints
     if not seen.all():
         flags.add("invalid-frames")
     if not seen.any():

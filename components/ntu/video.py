@@ -92,6 +92,39 @@ def probe(path: str) -> VideoInfo:
         return VideoInfo(count, first.width, first.height)
 
 
+def picture_size(path: str) -> tuple[int, int]:
+    """(width, height) that the file's header promises, without decoding."""
+    with _open(path) as (_, stream):
+        return stream.codec_context.width, stream.codec_context.height
+
+
+def decode_span(path: str, first: int, last: int, threads: int = 1) -> Iterator[av.VideoFrame]:
+    """Frames `first` to `last` (included) of a long video, starting at the key frame before.
+
+    A frame's number is its time on the video's even clock, which holds for MP4, MKV and WebM; an
+    AVI is counted from its beginning.
+    """
+    if path.endswith(".avi"):
+        for number, frame in enumerate(decode(path, threads)):
+            if number > last:
+                return
+            if number >= first:
+                yield frame
+        return
+    with _open(path) as (container, stream):
+        rate, base = stream.average_rate or stream.base_rate, stream.time_base
+        if not rate or not base:
+            raise Rejected("video-unreadable", "the video's frame rate is unknown")
+        start = stream.start_time or 0
+        container.seek(start + int(first / rate / base), stream=stream, backward=True)
+        for frame in container.decode(stream):
+            number = round((frame.pts - start) * base * rate) if frame.pts is not None else first
+            if number > last:
+                return
+            if number >= first:
+                yield frame
+
+
 def _packets(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
     packets = container.demux(stream)
     while True:
@@ -185,6 +218,7 @@ class Scaler:
         right, bottom = round((x1 - self.box.left) * scale), round((y1 - self.box.top) * scale)
         place = (left, top, max(right - left, 0), max(bottom - top, 0))
         graph = Graph()
+        graph.threads = 1  # the tasks of the stage are what runs in parallel
         if place[2] and place[3]:
             source = graph.add_buffer(
                 width=width,

@@ -127,7 +127,7 @@ def keep(
         raise Rejected("file-unreadable", str(error.strerror or error)) from error
     steps = len(people.present)
     aligned = source.same_clock and same_count(count, steps)
-    if not aligned:
+    if not same_count(count, steps):
         flags.add("frame-counts-differ")
     return Kept(
         found,

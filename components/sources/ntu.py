@@ -6,7 +6,7 @@ from pathlib import Path
 from components.ntu import video
 from components.ntu.ids import ClipId
 from components.ntu.people import People, choose_people
-from components.ntu.skeleton import parse_skeleton
+from components.ntu.skeleton import read_skeleton
 from components.ntu.video import Frames, VideoInfo
 from components.sources.base import Found, Listing, Source, inside
 from components.sources.walk import walk_files
@@ -52,7 +52,7 @@ def find(root: Path) -> Listing:
 
 def people(root: Path, found: Found) -> People:
     """The actors in the clip's `.skeleton` file."""
-    return choose_people(parse_skeleton(inside(root, found.skeleton).read_bytes()))
+    return choose_people(read_skeleton(inside(root, found.skeleton)))
 
 
 def probe(root: Path, found: Found) -> VideoInfo:

@@ -1,9 +1,11 @@
 """The data sets that `data.source` may name."""
 
-from components.sources import ntu
+from components.sources import imigue, ntu, utd_mhad
 from components.sources.base import Source
 
-SOURCES: dict[str, Source] = {s.name: s for s in (ntu.SOURCE,)}
+SOURCES: dict[str, Source] = {
+    s.name: s for s in (ntu.SOURCE, utd_mhad.SOURCE, utd_mhad.DEPTH_SOURCE, imigue.SOURCE)
+}
 
 
 def get_source(name: str) -> Source:
