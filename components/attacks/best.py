@@ -41,3 +41,17 @@ class Best:
         for name, x in adv.items():
             chosen = where.reshape(-1, *[1] * (x.ndim - 1))
             torch.where(chosen, x, self.adv[name], out=self.adv[name])
+
+    def select(self, index: Tensor) -> "Best":
+        """The record of the clips at `index` (int64 positions) alone."""
+        part = Best({m: x[index] for m, x in self.adv.items()}, self.label[index])
+        part.done, part.value = self.done[index], self.value[index]
+        return part
+
+    def merge(self, other: "Best", index: Tensor) -> None:
+        """Take over what `other` found for the clips at `index`, where it is stronger."""
+        better = ~self.done[index] & (other.done | (other.value > self.value[index]))
+        at = index[better]
+        for name, x in other.adv.items():
+            self.adv[name][at] = x[better]
+        self.value[at], self.done[at] = other.value[better], other.done[better]

@@ -62,6 +62,15 @@ def predict(model: Model, batch: Batch, adv: Mapping[str, Tensor]) -> Tensor:
     return logits_of(forward(model, batch, adv)).float()
 
 
+@torch.no_grad()
+def value_of(
+    model: Model, batch: Batch, adv: Mapping[str, Tensor], loss: Loss
+) -> tuple[Tensor, Tensor]:
+    """(logits [B, K], loss [B]) at `adv`: the forward pass alone."""
+    output = forward(model, batch, adv)
+    return logits_of(output).float(), loss(output, batch.label)
+
+
 def value_and_grad(
     model: Model,
     batch: Batch,
@@ -81,7 +90,7 @@ def value_and_grad(
         if isinstance(loss, Mapping):
             values = {m: loss[m](output, batch.label) for m in leaves}
             total = torch.stack([v.detach() for v in values.values()]).sum(0)
-            grads = {}
+            grads: dict[str, Tensor] = {}
             for i, (name, value) in enumerate(values.items()):
                 last = i == len(values) - 1
                 grads |= _grads(value, {name: leaves[name]}, keep=not last)

@@ -37,14 +37,15 @@ class Region:
     ) -> None:
         self.threat = threat
         self.batch = clean
-        self.budgets: dict[str, "Budget"] = threat.budgets
+        self.budgets: dict[str, Budget] = threat.budgets
         self.bends = threat.bone_length is not None or threat.acceleration is not None
         self.names = tuple(self.budgets)
         self.clean: dict[str, Tensor] = {m: getattr(clean, m).detach() for m in self.names}
         self.mask: dict[str, Tensor | None] = {m: None for m in self.names}
         if "skeleton" in self.budgets:
             self.mask["skeleton"] = clean.present[:, None, :, None, :]
-        for name, extra in (only or {}).items():
+        self.only = dict(only or {})
+        for name, extra in self.only.items():
             if name in self.budgets:
                 mask = self.mask[name]
                 self.mask[name] = extra if mask is None else mask & extra
@@ -166,7 +167,14 @@ class Region:
 
     def finish(self, adv: Mapping[str, Tensor]) -> Batch:
         """The batch an attack returns."""
-        return self.batch._replace(**{m: x.detach() for m, x in adv.items()})
+        clean = self.batch
+        rgb, skeleton = adv.get("rgb", clean.rgb), adv.get("skeleton", clean.skeleton)
+        return clean._replace(rgb=rgb.detach(), skeleton=skeleton.detach())
+
+    def select(self, index: Tensor) -> "Region":
+        """The region of the clips at `index` (int64 positions)."""
+        only = {m: mask[index] for m, mask in self.only.items()}
+        return Region(self.threat, self.batch.select(index), only)
 
 
 def coarse_uniform(seeds: Tensor, shape: tuple[int, ...] | torch.Size) -> Tensor:

@@ -8,6 +8,7 @@ pixel or coordinate, L2 the root of the summed squares over all of them. What ma
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -101,7 +102,7 @@ class ThreatModel:
         }
         return dataclasses.replace(self, **changed)  # type: ignore[arg-type]
 
-    def region(self, clean: Batch, only: dict[str, Tensor] | None = None) -> Region:
+    def region(self, clean: Batch, only: Mapping[str, Tensor] | None = None) -> Region:
         """The feasible set around these clips; `only` narrows what may change (bool masks)."""
         return Region(self, clean, only)
 
