@@ -1,11 +1,14 @@
 """Last step of every model: two feature vectors and two sets of logits become one prediction.
 
-Each merge is called with the features [B, C] after dropout and the per-modality logits [B, K] (None
-where the model has no such heads), and returns logits [B, K] and modality weights or None.
+A merge is called with the features [B, C_m] after dropout and the per-modality logits [B, K] (None
+where the model has no heads), and returns logits [B, K] and modality weights or None. The merge of
+AMR is in `reweight.py`, that of ExFMem in `memory.py`.
 """
 
 import torch
 from torch import Tensor, nn
+
+Merged = tuple[Tensor, Tensor | None]
 
 
 class LateMerge(nn.Module):
@@ -13,7 +16,7 @@ class LateMerge(nn.Module):
 
     def forward(
         self, rgb: Tensor, skeleton: Tensor, rgb_logits: Tensor, skeleton_logits: Tensor
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> Merged:
         """See the module."""
         return (rgb_logits + skeleton_logits) / 2, None
 
@@ -31,6 +34,6 @@ class ConcatMerge(nn.Module):
         skeleton: Tensor,
         rgb_logits: Tensor | None,
         skeleton_logits: Tensor | None,
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> Merged:
         """See the module."""
         return self.classifier(torch.cat([rgb, skeleton], 1)), None

@@ -64,7 +64,21 @@ class SkeletonNormalize(nn.Module):
             change = torch.where(both, skeleton[:, :, 1:] - skeleton[:, :, :-1], 0.0)
             change = torch.cat([torch.zeros_like(change[:, :, :1]), change], 2)
             skeleton = torch.cat([skeleton, change], 1)
-        return skeleton.permute(0, 1, 4, 2, 3), present.any(1).to(skeleton.dtype)
+        real = present.any(1)
+        return _with_stand_ins(skeleton.permute(0, 1, 4, 2, 3), real), real.to(skeleton.dtype)
+
+
+def _with_stand_ins(skeleton: Tensor, real: Tensor) -> Tensor:
+    """Copies of the clip's first real person in the places of absent ones.
+
+    Their features are masked out wherever persons meet; a copy there, rather than zeros, keeps the
+    batch statistics of BatchNorm those of real bodies. [B, C, M, S, V], real bool [B, M].
+    """
+    if real.shape[1] == 1:
+        return skeleton
+    first = real.to(torch.uint8).argmax(1)[:, None, None, None, None]
+    stand_in = skeleton.gather(2, first.expand(-1, skeleton.shape[1], 1, *skeleton.shape[3:]))
+    return torch.where(real[:, None, :, None, None], skeleton, stand_in)
 
 
 def _first_tracked(skeleton: Tensor, present: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from components.batch import ModelOutput
+from components.models.backbone import SkeletonBackbone, VideoBackbone
 from components.models.normalize import SkeletonNormalize, VideoNormalize
 
 Features = dict[str, Tensor]
@@ -24,20 +25,20 @@ class TwoStream(nn.Module):
     common: optional module that brings both feature vectors to one width (features -> features).
     heads: per-modality classifiers, or None.
     show_aux: report the heads' logits as `ModelOutput.aux`, on which training adds its loss.
-    penalties: functions of `ModelOutput.features` that `regulariser` adds up.
+    penalties: functions of the output that `regulariser` adds up.
     """
 
     def __init__(
         self,
         *,
-        rgb: nn.Module,
-        skeleton: nn.Module,
+        rgb: VideoBackbone,
+        skeleton: SkeletonBackbone,
         merge: nn.Module,
         heads: nn.ModuleDict | None = None,
         common: nn.Module | None = None,
         joins: Sequence[tuple[int, int]] = (),
         fusions: Sequence[nn.Module] = (),
-        penalties: Sequence[Callable[[Features], Tensor]] = (),
+        penalties: Sequence[Callable[[ModelOutput], Tensor]] = (),
         show_aux: bool = True,
         dropout: float = 0.0,
         video_normalize: nn.Module | None = None,
@@ -46,8 +47,8 @@ class TwoStream(nn.Module):
         super().__init__()
         self.video_normalize = video_normalize or VideoNormalize()
         self.skeleton_normalize = skeleton_normalize or SkeletonNormalize()
-        self.rgb = rgb
-        self.skeleton = skeleton
+        self.rgb: VideoBackbone = rgb
+        self.skeleton: SkeletonBackbone = skeleton
         self.fusions = nn.ModuleList(fusions)
         self.joins = _checked(joins, len(fusions), len(rgb.stages), len(skeleton.stages))
         self.common = common
@@ -58,7 +59,7 @@ class TwoStream(nn.Module):
         self._penalties = tuple(penalties)
 
     def forward(self, rgb: Tensor, skeleton: Tensor, present: Tensor) -> ModelOutput:
-        """rgb [B, 3, T, H, W] in [0, 1], skeleton [B, 3, S, V, M] metres, present bool [B, S, M]."""
+        """rgb [B, 3, T, H, W] in [0, 1], skeleton [B, 3, S, V, M], present bool [B, S, M]."""
         video = self.rgb.begin(self.video_normalize(rgb))
         bodies, real = self.skeleton_normalize(*_without_empty_places(skeleton, present))
         bodies = self.skeleton.begin(bodies)
@@ -99,7 +100,7 @@ class TwoStream(nn.Module):
         """Extra training loss of the fusion (scalar), to be added to the classification loss."""
         total = output.logits.new_zeros((), dtype=torch.float32)
         for penalty in self._penalties:
-            total = total + penalty(output.features)
+            total = total + penalty(output)
         return total
 
 

@@ -1,0 +1,127 @@
+"""AMR over the two modalities' predictions: who is believed how far, for this clip.
+
+This project's own design (`docs/amr.md`). The plain softmax over two logits learns to trust one
+modality and so makes it the single point of failure; the floor, the doubt and the class-wise
+weights here each bound how far one modality alone can carry, or veto, a class.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from components.models.amr import floored_softmax
+
+STATISTICS = 5
+
+
+class LogitReweighter(nn.Module):
+    """logits_k = sum_m w_mk log((1 - doubt) p_mk + doubt / K), with p_m = softmax of head m.
+
+    evidence: what the weights w are computed from: "logits" (entropy, confidence, margin and
+        agreement of the two heads, none of which names a class), "features", or "both"
+    per_class: one learned number `lean` adds lean * log p_mk to the scores, class by class;
+        below 0 a class is believed as far as its less convinced modality, above 0 as its more
+        convinced one
+    temperature, floor: see `floored_softmax`; each modality keeps a weight of at least `floor`
+    doubt: share of probability that each head is held to be wrong; bounds one modality's say on a
+        class to log(K / doubt) from below. 0 = unbounded
+    detach: cut the evidence off the graph (gradient past the weights)
+    stream_drop: in training, probability that a clip is decided by one modality drawn at random
+
+    At the start all weights are 1/2: without doubt that is the mean of the log-probabilities.
+    """
+
+    def __init__(
+        self,
+        rgb_features: int,
+        skeleton_features: int,
+        num_classes: int,
+        *,
+        evidence: str = "logits",
+        per_class: bool = False,
+        width: int = 8,
+        temperature: float = 1.0,
+        floor: float = 0.1,
+        doubt: float = 0.0,
+        detach: bool = False,
+        stream_drop: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if evidence not in ("logits", "features", "both"):
+            raise ValueError(f"evidence {evidence!r}: choose logits, features or both")
+        self.num_classes, self.doubt, self.detach = num_classes, doubt, detach
+        self.temperature, self.floor, self.stream_drop = temperature, floor, stream_drop
+        self.from_logits = evidence in ("logits", "both")
+        sizes = (rgb_features, skeleton_features)
+        self.tokens = (
+            nn.ModuleList(
+                nn.Sequential(nn.LayerNorm(c, elementwise_affine=False), nn.Linear(c, width))
+                for c in sizes
+            )
+            if evidence in ("features", "both")
+            else None
+        )
+        inputs = (2 * STATISTICS if self.from_logits else 0) + (2 * width if self.tokens else 0)
+        self.hidden = nn.Linear(inputs, width)
+        self.score = nn.Linear(width, 2)
+        nn.init.zeros_(self.score.weight)
+        nn.init.zeros_(self.score.bias)
+        self.lean = nn.Parameter(torch.zeros(())) if per_class else None
+
+    def forward(
+        self, rgb: Tensor, skeleton: Tensor, rgb_logits: Tensor, skeleton_logits: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Features [B, C_m], logits [B, K] each -> logits [B, K], weights [B, 2] or [B, K, 2]."""
+        log_p = torch.stack([rgb_logits, skeleton_logits], -1).float().log_softmax(1)  # [B, K, 2]
+        if self.doubt:
+            log_p = (log_p.exp() * (1.0 - self.doubt) + self.doubt / self.num_classes).log()
+        scores = self._scores(rgb, skeleton, log_p.detach() if self.detach else log_p)
+        if self.lean is not None:
+            scores = scores.unsqueeze(1) + self.lean * log_p
+        weights = floored_softmax(scores, self.temperature, self.floor)
+        if self.training and self.stream_drop:
+            weights = self._one_stream(weights)
+        spread = weights if weights.dim() == 3 else weights.unsqueeze(1)
+        return (spread * log_p).sum(-1), weights
+
+    def _scores(self, rgb: Tensor, skeleton: Tensor, log_p: Tensor) -> Tensor:
+        parts = []
+        if self.from_logits:
+            parts.append(statistics(log_p).flatten(1))
+        if self.tokens is not None:
+            for token, feature in zip(self.tokens, (rgb, skeleton), strict=True):
+                parts.append(token(feature.detach() if self.detach else feature).float())
+        return self.score(torch.tanh(self.hidden(torch.cat(parts, 1)))).float()
+
+    def _one_stream(self, weights: Tensor) -> Tensor:
+        shape = (weights.shape[0],) + (1,) * (weights.dim() - 1)
+        chosen = torch.randint(2, shape, device=weights.device)
+        alone = torch.cat([1 - chosen, chosen], -1).to(weights.dtype).expand_as(weights)
+        dropped = torch.rand(shape, device=weights.device) < self.stream_drop
+        return torch.where(dropped, alone, weights)
+
+
+def statistics(log_p: Tensor) -> Tensor:
+    """What two predictions say without naming a class: log p [B, K, 2] -> [B, 2, 5].
+
+    By modality: entropy / log K, largest probability, margin between the two largest, the
+    probability it gives to the other's favourite, and the overlap of both (sum of p_rgb p_skel).
+    """
+    p = log_p.exp()
+    entropy = -(p * log_p).sum(1) / math.log(p.shape[1])
+    top = p.topk(2, dim=1)
+    margin = top.values[:, 0] - top.values[:, 1]
+    favourite = top.indices[:, :1].flip(-1)  # the other modality's, [B, 1, 2]
+    trust = p.gather(1, favourite).squeeze(1)
+    overlap = p.prod(-1).sum(1, keepdim=True).expand_as(trust)
+    return torch.stack([entropy, top.values[:, 0], margin, trust, overlap], -1)
+
+
+def imbalance(weights: dict[str, Tensor]) -> Tensor:
+    """log 2 - entropy of the batch's mean weights, averaged over places: 0 = both used alike."""
+    terms = []
+    for weight in weights.values():
+        mean = weight.flatten(0, -2).mean(0).clamp(min=1e-6)
+        terms.append(math.log(2.0) + (mean * mean.log()).sum())
+    return torch.stack(terms).mean()
