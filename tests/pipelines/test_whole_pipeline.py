@@ -1,0 +1,196 @@
+"""The main job as users run it: a Ray job on a running cluster, a second run, the registry."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import requests
+import yaml
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+CODE = [
+    "components", "pipelines", "mlflow_tracking", "dvc.yaml", "data.dvc", "params.yaml",
+    "pyproject.toml", ".dvcignore",
+]  # fmt: skip
+TINY = {
+    "sample": {"subjects": 12, "clips_per_class": 8, "width": 160, "height": 90},
+    "train": {"epochs": 2, "models": ["amr", "late"], "batch_size": 16},
+    "tune": {"trials": 2, "epochs": 1, "finalists": 1, "finalist_suite": "thin"},
+    "evaluate": {"suite": "thin", "curves": False},
+}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A small copy of the project with the sample laid down, as after a clone."""
+    folder = tmp_path_factory.mktemp("project")
+    for name in CODE:
+        source = ROOT / name
+        if source.is_dir():
+            ignore = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(source, folder / name, ignore=ignore)
+        else:
+            shutil.copy(source, folder / name)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for section, values in TINY.items():
+        params[section].update(values)
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    (folder / ".gitignore").write_text("/data\n/artifacts\n/mlflow.db\n/mlartifacts\n__pycache__\n")
+    for command in (
+        ["git", "init", "-q"],
+        [BIN / "dvc", "init", "-q"],
+        ["git", "add", "-A"],
+        ["git", "-c", "user.name=t", "-c", "user.email=t@t.invalid", "commit", "-qm", "start"],
+        [sys.executable, "-m", "pipelines.sample"],
+    ):
+        _run(folder, command)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """A running Ray cluster of this machine alone, as `ray start --head` makes it."""
+    port, dashboard = _free_port(), _free_port()
+    log = (tmp_path_factory.mktemp("ray") / "head.log").open("w")
+    head = subprocess.Popen(
+        [
+            BIN / "ray", "start", "--head", "--block", "--num-cpus=2", f"--port={port}",
+            "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
+            "--object-store-memory=268435456",
+        ],
+        stdout=log, stderr=log, start_new_session=True,
+    )  # fmt: skip
+    address = f"http://127.0.0.1:{dashboard}"
+    try:
+        _wait_for(address, head)
+        yield address
+    finally:
+        head.send_signal(signal.SIGTERM)
+        try:
+            head.wait(60)
+        finally:
+            # Nothing of this cluster may outlive the test.
+            try:
+                os.killpg(head.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                log.close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_pipeline_runs_as_a_ray_job_and_a_second_run_does_nothing(project, cluster):
+    done = _run(
+        project, [sys.executable, "-m", "pipelines.submit", cluster, "--workspace", project]
+    )
+    assert "SUCCEEDED" in done.stdout
+    _check_results(project)
+
+    again = _run(project, [BIN / "dvc", "repro"])
+    assert "Data and pipelines are up to date." in again.stdout
+    assert "Running stage" not in again.stdout
+
+    _check_dvc_commands(project)
+    _check_registry(project)
+
+    # One changed parameter: exactly what depends on it is out of date, nothing before it.
+    params = project / "params.yaml"
+    before = params.read_text()
+    params.write_text(before.replace("suite: thin", "suite: quick", 1))
+    try:
+        changed = _run(project, [BIN / "dvc", "status", "--json"]).stdout
+    finally:
+        params.write_text(before)
+    assert set(json.loads(changed)) == {"evaluate@amr", "evaluate@late"}
+
+    # A failing stage ends the job, and its status comes back.
+    failed = subprocess.run(
+        [sys.executable, "-m", "pipelines.submit", cluster, "--workspace", project, "no-stage"],
+        cwd=project, capture_output=True, text=True,
+    )  # fmt: skip
+    assert failed.returncode not in (0, 2), failed.stdout
+    assert "FAILED" in failed.stdout and "no-stage" in failed.stdout
+
+
+def test_submit_without_a_cluster_says_so():
+    address = f"http://127.0.0.1:{_free_port()}"
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines.submit", address],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "no Ray cluster answers" in done.stderr and "ray start --head" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def _check_results(project: Path) -> None:
+    for model in ("amr", "late"):
+        body = json.loads((project / f"artifacts/evaluation/{model}.json").read_text())
+        assert body["model"] == model
+        clean = body["clean_acc"]
+        assert 0 <= clean["low"] <= clean["value"] <= clean["high"] <= 1
+        assert clean["n"] == body["clips"] > 0
+        for attack in ("fgsm", "pgd20"):
+            assert set(body["robust_acc"][attack]) == {"rgb", "skeleton", "both"}
+        for cell in ("rgb", "skeleton", "both"):
+            worst = body["worst"][cell]["value"]
+            assert worst <= clean["value"]
+            assert worst <= min(accs[cell]["value"] for accs in body["robust_acc"].values())
+    assert (project / "artifacts/report/index.html").stat().st_size > 10_000
+
+
+def _check_dvc_commands(project: Path) -> None:
+    shown = _run(project, [BIN / "dvc", "metrics", "show", "--json"]).stdout
+    assert "artifacts/evaluation/amr.json" in shown
+    plots = _run(project, [BIN / "dvc", "plots", "show", "--json"]).stdout
+    assert "history.csv" in plots
+
+
+def _check_registry(project: Path) -> None:
+    code = (
+        "import mlflow, numpy as np\n"
+        "model = mlflow.pyfunc.load_model('models:/amr/1')\n"
+        "assert model.metadata.signature is not None\n"
+        "example = model.input_example\n"
+        "print('LOADED', type(model.predict(example)).__name__)\n"
+    )
+    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{project}/mlflow.db"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=project.parent, env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert "LOADED" in done.stdout, done.stdout + done.stderr
+
+
+def _run(folder: Path, command: list) -> subprocess.CompletedProcess:
+    environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    done = subprocess.run(
+        [str(word) for word in command], cwd=folder, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
+    return done
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _wait_for(address: str, head: subprocess.Popen) -> None:
+    for _ in range(240):
+        assert head.poll() is None, "ray start --head ended"
+        try:
+            if requests.get(f"{address}/api/version", timeout=2).ok:
+                return
+        except requests.ConnectionError:
+            time.sleep(0.5)
+    raise AssertionError("the dashboard never answered")
