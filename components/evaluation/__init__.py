@@ -1,1 +1,19 @@
 """Robust accuracy of trained models: suites, cascade, checks, curves, records, metrics."""
+
+from components.evaluation.evaluate import Evaluation, evaluate_model
+from components.evaluation.export import export_adversarial, read_adversarial, replay
+from components.evaluation.suite import SUITES, Entry
+from components.evaluation.validation import from_counts, robust_accuracy, robust_counts
+
+__all__ = [
+    "SUITES",
+    "Entry",
+    "Evaluation",
+    "evaluate_model",
+    "export_adversarial",
+    "from_counts",
+    "read_adversarial",
+    "replay",
+    "robust_accuracy",
+    "robust_counts",
+]

@@ -9,9 +9,8 @@ What a clip gets must not depend on which others are still standing: see `fixed.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +23,7 @@ from components.evaluation.loop import Scores, cells_of, perturb, score
 from components.evaluation.sizes import perturbation_sizes
 from components.evaluation.suite import Entry
 
-Context = Mapping[str, Mapping[str, Any]]
+MICRO = 16  # clips per forward pass. What a record depends on is no setting.
 
 
 @dataclass
@@ -90,10 +89,10 @@ def run_cascade(
     *,
     seed: int,
     cells: Sequence[str] = CELLS,
-    micro: int | None = 16,
+    micro: int | None = MICRO,
     exhaustive: bool = False,
     keep: bool = False,
-    context: Context | None = None,
+    twin: nn.Module | None = None,
 ) -> ChunkResult:
     """Run `entries` on `clips` (on the model's device) in every cell the threat model allows.
 
@@ -101,12 +100,14 @@ def run_cascade(
     the promise that a clip's verdict does not depend on its neighbours.
     exhaustive: every attack sees every clip (what the cascade is measured against).
     keep: also return, per cell, the worst input found for each clip.
-    context: further arguments by `Entry.needs`, e.g. {"twin": {"source": model}}.
+    twin: the source of the transfer attack, for suites that have one.
     """
     net = Counter(FixedShape(model, micro) if micro else model)
+    source = FixedShape(twin, micro) if twin is not None and micro else twin
+    hooked = [model] if twin is None else [model, twin]
     with frozen(net):
         every = torch.arange(clips.size, device=clips.label.device)
-        clean = _run(model, net, clips, lambda batch: batch)
+        clean = _run(hooked, net, clips, lambda batch: batch)
         result = ChunkResult(clips, clean, [], {}, {})
         for cell in cells_of(threat, cells):
             standing = clean.scores.correct.clone()
@@ -119,8 +120,8 @@ def run_cascade(
                 index = every if exhaustive else chosen.nonzero().flatten()
                 if len(index) == 0:
                     continue
-                attack = _attack(net, entry, threat.cell(cell), seed, context or {})
-                run = _run(model, net, clips.select(index), attack)
+                attack = _attack(net, entry, threat.cell(cell), seed, source)
+                run = _run(hooked, net, clips.select(index), attack)
                 broke = standing[index] & ~run.scores.correct
                 standing[index] &= run.scores.correct
                 worst.offer(index, run.found.rgb, run.found.skeleton, run.scores.margin)
@@ -136,16 +137,22 @@ def run_cascade(
 
 
 def _attack(
-    net: nn.Module, entry: Entry, threat: ThreatModel, seed: int, context: Context
+    net: nn.Module, entry: Entry, threat: ThreatModel, seed: int, source: nn.Module | None
 ) -> Callable[[Batch], Batch]:
-    parameters = {**entry.parameters, **context.get(entry.needs, {})}
+    parameters = dict(entry.parameters)
+    if entry.needs == "twin":
+        if source is None:
+            raise ValueError(f"{entry.name} needs a twin: a model without AMR to transfer from")
+        parameters["source"] = source
     return lambda batch: perturb(net, batch, threat, entry.attack, seed=seed, parameters=parameters)
 
 
-def _run(model: nn.Module, net: Counter, clips: Batch, change: Callable[[Batch], Batch]) -> Run:
+def _run(
+    hooked: Sequence[nn.Module], net: Counter, clips: Batch, change: Callable[[Batch], Batch]
+) -> Run:
     net.reset()
     began = time.perf_counter()
-    with count_passes(model) as passes:
+    with count_passes(*hooked) as passes:
         found = change(clips)
         scores = score(net, found)
     cost = {

@@ -32,8 +32,8 @@ class _Meter(torch.autograd.Function):
 
 
 @contextmanager
-def count_passes(model: nn.Module) -> Iterator[Passes]:
-    """Count every clip that passes through `model` inside the block, padding included.
+def count_passes(*models: nn.Module) -> Iterator[Passes]:
+    """Count every clip that passes through any of `models` inside the block, fill-ups included.
 
     One clip forward is one pass, one clip backward is one more; so PGD-20 on 8 clips counts 160
     forward and 160 backward, whatever the attack says about itself.
@@ -53,8 +53,9 @@ def count_passes(model: nn.Module) -> Iterator[Passes]:
                 (skeleton,) = _Meter.apply(passes, skeleton)
         return rgb, skeleton, *rest
 
-    handle = model.register_forward_pre_hook(before)
+    handles = [model.register_forward_pre_hook(before) for model in models]
     try:
         yield passes
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()

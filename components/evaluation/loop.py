@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from components.attacks import ATTACKS, CELLS, ThreatModel
+from components.attacks import ATTACKS, CELLS, Attack, ThreatModel, transfer, universal
 from components.batch import Batch, ModelOutput, logits_of
 
 
@@ -59,9 +59,10 @@ def perturb(
 
     An attack's own word that it kept to the threat model is not taken.
     """
-    if attack not in ATTACKS:
-        raise ValueError(f"no attack {attack!r}; there are: {', '.join(sorted(ATTACKS))}")
-    found = ATTACKS[attack](model, batch, threat, seed=seed, **(parameters or {}))
+    attacks: dict[str, Attack] = {**ATTACKS, "transfer": transfer, "universal": universal}
+    if attack not in attacks:
+        raise ValueError(f"no attack {attack!r}; there are: {', '.join(sorted(attacks))}")
+    found = attacks[attack](model, batch, threat, seed=seed, **(parameters or {}))
     rgb, skeleton = threat.project(batch, found.rgb, found.skeleton)
     projected = batch._replace(rgb=rgb, skeleton=skeleton)
     threat.check(batch, projected)

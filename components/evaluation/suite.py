@@ -19,7 +19,8 @@ class Entry:
 
     individual: it sees every clip that is right on clean input, so that its own robust accuracy
     is exact; otherwise it only sees the clips that stood up to all attacks before it.
-    needs: run only on models that have modality weights or auxiliary heads, or with a twin given.
+    needs: run only on models that have modality weights or auxiliary heads, or with a twin given
+    (a model without AMR, whose adversarial clips are tried on this one).
     """
 
     name: str
@@ -29,22 +30,39 @@ class Entry:
     needs: Needs = ""
 
 
+def _adaptive(steps: int) -> tuple[Entry, ...]:
+    """What knows AMR: push the attention, break the heads, attack through the other stream."""
+    parameters = {"steps": steps}
+    return (
+        Entry("attention_touched", "attention_touched", parameters, needs="weights"),
+        Entry("attention_other", "attention_other", parameters, needs="weights"),
+        Entry("heads", "heads", parameters, needs="aux"),
+        Entry("weakest_head", "weakest_head", parameters, needs="aux"),
+        Entry("cross", "cross", parameters, needs="aux"),
+    )
+
+
 FGSM = Entry("fgsm", "fgsm", individual=True)
-PGD20 = Entry("pgd20", "pgd", {"steps": 20}, individual=True)
+# A clip that is fooled takes no further step: the same verdict for fewer passes.
+PGD20 = Entry("pgd20", "pgd", {"steps": 20, "early_stop": True}, individual=True)
 
 THIN: tuple[Entry, ...] = (FGSM, PGD20)
 QUICK: tuple[Entry, ...] = (
     FGSM,
     PGD20,
-    Entry("apgd_ce", "apgd_ce", {"steps": 20}),
-    Entry("square", "square", {"steps": 100}),
+    Entry("apgd_t", "apgd_t", {"steps": 10, "n_targets": 2}),
+    Entry("attention_touched", "attention_touched", {"steps": 10}, needs="weights"),
+    Entry("weakest_head", "weakest_head", {"steps": 10}, needs="aux"),
+    Entry("square", "square", {"queries": 50}),
 )
 STANDARD: tuple[Entry, ...] = (
     FGSM,
     PGD20,
     Entry("apgd_ce", "apgd_ce", {"steps": 100}),
-    Entry("apgd_t", "apgd_t", {"steps": 50}),
-    Entry("square", "square", {"steps": 1000}),
+    *_adaptive(50),
+    Entry("apgd_t", "apgd_t", {"steps": 100, "n_targets": 9}),
+    Entry("transfer", "transfer", {"steps": 20}, needs="twin"),
+    Entry("square", "square", {"queries": 1000}),
 )
 SUITES: dict[str, tuple[Entry, ...]] = {"thin": THIN, "quick": QUICK, "standard": STANDARD}
 
@@ -64,7 +82,12 @@ def entries_of(suite: str | Sequence[Entry], has: frozenset[str] = frozenset()) 
     return [entry for entry in suite if not entry.needs or entry.needs in has]
 
 
+def describe(entries: Sequence[Entry]) -> list[dict[str, Any]]:
+    """Plain values for JSON, in order."""
+    return [asdict(entry) for entry in entries]
+
+
 def suite_hash(entries: Sequence[Entry]) -> str:
     """Twelve hex digits that change with any attack, parameter or their order."""
-    text = json.dumps([asdict(entry) for entry in entries], sort_keys=True)
+    text = json.dumps(describe(entries), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""A two-class-cue toy problem and a small honest two-stream net, trained in a second."""
+"""A toy problem with a cue in each modality and a small honest net, trained in a second."""
 
 import pytest
 import torch
@@ -69,13 +69,13 @@ def honest() -> nn.Module:
     return train_briefly(TinyTwoStream())
 
 
-@pytest.fixture()
+@pytest.fixture(scope="session")
 def clips() -> Batch:
     """Forty fresh clips."""
     return make_clips(40, seed=2)
 
 
-@pytest.fixture()
+@pytest.fixture(scope="session")
 def threat() -> ThreatModel:
     """Budgets at which the honest model breaks on some clips and stands on others."""
     return ThreatModel(rgb=Budget("Linf", 8 / 255), skeleton=Budget("Linf", 0.05))

@@ -1,0 +1,229 @@
+"""Signs of gradient masking: models that look robust because the attack cannot find its way.
+
+Every check ends as a flag: pass, warn or fail with its figures. Most run on a small fixed subset
+of clips; two read the records of the whole suite. docs/flags.md says for each what it means and
+what to do. After Athalye et al. 2018, Carlini et al. 2019 and the flags of AutoAttack.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from components.attacks import Budget, ThreatModel, frozen
+from components.batch import Batch, logits_of
+from components.evaluation.cascade import run_cascade
+from components.evaluation.fixed import FixedShape
+from components.evaluation.loop import cells_of
+from components.evaluation.suite import Entry
+from components.seeds import clip_seeds, uniform
+
+SUBSET = 16
+Flag = dict[str, Any]
+
+
+def flag(check: str, status: str, message: str, **figures: Any) -> Flag:
+    """One finished check. status: "pass", "warn" or "fail"."""
+    page = f"docs/flags.md#{check.replace('_', '-')}"
+    return {
+        "check": check, "status": status, "message": message, "figures": figures, "page": page,
+    }  # fmt: skip
+
+
+def graded(value: float, warn: float, fail: float) -> str:
+    """The status of a figure that should be small: above `warn`, above `fail`."""
+    return "fail" if value > fail else "warn" if value > warn else "pass"
+
+
+def check_model(model: nn.Module, clips: Batch, threat: ThreatModel, *, seed: int) -> list[Flag]:
+    """The checks that ask the model itself, on `clips` (about SUBSET of them, on its device)."""
+    net = FixedShape(model, SUBSET)
+    with frozen(net):
+        flags = [_random_output(net, clips), _softmax_output(net, clips)]
+        right = clips.select(_logits(net, clips).argmax(1) == clips.label)
+        if right.size == 0:
+            note = "no clip of the subset is right on clean input, so nothing can be attacked"
+            return [*flags, flag("clean", "warn", note, clips=clips.size)]
+        flags += [_zero_gradients(net, right, threat), _slopes(net, right, threat, seed)]
+    return [
+        *flags,
+        _more_steps(model, right, threat, seed),
+        _grows_with_eps(model, right, threat, seed),
+        _unbounded(model, right, threat, seed),
+    ]
+
+
+def _logits(net: nn.Module, clips: Batch) -> Tensor:
+    with torch.no_grad():
+        return logits_of(net(clips.rgb, clips.skeleton, clips.present)).float()
+
+
+def _random_output(net: nn.Module, clips: Batch) -> Flag:
+    first = _logits(net, clips)
+    again = [_logits(net, clips) for _ in range(2)]
+    spread = max(float((first - other).abs().max()) for other in again)
+    relative = spread / max(float(first.std()), 1e-6)
+    status = graded(relative, 1e-5, 1e-3)
+    note = "the same clips give different outputs; attack the mean (attack `eot`)"
+    return flag("random_output", status, "" if status == "pass" else note, spread=relative)
+
+
+def _softmax_output(net: nn.Module, clips: Batch) -> Flag:
+    logits = _logits(net, clips)
+    looks = bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < 1e-3).all())
+    note = "outputs are probabilities, not logits: cross-entropy of them has flat gradients"
+    return flag(
+        "softmax_output", "fail" if looks else "pass", note if looks else "",
+        smallest=float(logits.min()), mean_sum=float(logits.sum(1).mean()),
+    )  # fmt: skip
+
+
+def _margin_gradients(
+    net: nn.Module, clips: Batch, names: Sequence[str]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Margin [B] (right logit minus best other) and its gradient by modality."""
+    leaves = {m: getattr(clips, m).clone().requires_grad_(True) for m in names}
+    with torch.enable_grad():
+        rgb, skeleton = leaves.get("rgb", clips.rgb), leaves.get("skeleton", clips.skeleton)
+        logits = logits_of(net(rgb, skeleton, clips.present)).float()
+        margin = _margin(logits, clips.label)
+        if not margin.requires_grad:
+            return margin, {m: torch.zeros_like(x) for m, x in leaves.items()}
+        found = torch.autograd.grad(margin.sum(), list(leaves.values()), allow_unused=True)
+    grads = {
+        m: torch.zeros_like(x) if g is None else g
+        for (m, x), g in zip(leaves.items(), found, strict=True)
+    }
+    return margin.detach(), grads
+
+
+def _margin(logits: Tensor, label: Tensor) -> Tensor:
+    true = logits.gather(1, label[:, None]).squeeze(1)
+    return true - logits.scatter(1, label[:, None], -torch.inf).amax(1)
+
+
+def _zero_gradients(net: nn.Module, clips: Batch, threat: ThreatModel) -> Flag:
+    """Share of clips without any gradient to an input that does change the output."""
+    _, grads = _margin_gradients(net, clips, tuple(threat.budgets))
+    before = _logits(net, clips)
+    shares = {}
+    for name, grad in grads.items():
+        zero = grad.flatten(1).abs().amax(1) == 0
+        # Read, although it has no gradient? A net that never reads a modality hides nothing.
+        flipped = _with(clips, name, _coarse_change(clips, name))
+        read = (_logits(net, flipped) - before).abs().amax(1) > 0
+        shares[name] = float((zero & read).float().mean())
+    status = graded(max(shares.values()), 0.0, 0.05)
+    note = "an input that the output depends on has no gradient; attack without gradients"
+    return flag("zero_gradients", status, "" if status == "pass" else note, **shares)
+
+
+def _with(clips: Batch, name: str, x: Tensor) -> Batch:
+    return clips._replace(rgb=x) if name == "rgb" else clips._replace(skeleton=x)
+
+
+def _coarse_change(clips: Batch, name: str) -> Tensor:
+    if name == "rgb":
+        return 1 - clips.rgb
+    return clips.skeleton * torch.tensor([-1.0, 1.0, 1.0]).to(clips.skeleton)[:, None, None, None]
+
+
+def _slopes(net: nn.Module, clips: Batch, threat: ThreatModel, seed: int) -> Flag:
+    """Do gradients foretell what small steps do? Correlation with finite differences."""
+    names = tuple(threat.budgets)
+    margin, grads = _margin_gradients(net, clips, names)
+    told: dict[str, list[Tensor]] = {m: [] for m in names}
+    seen: dict[str, list[Tensor]] = {m: [] for m in names}
+    for draw in range(4):
+        for name in names:
+            x = getattr(clips, name)
+            seeds = clip_seeds(seed, clips.clip_id, f"slopes/{name}/{draw}", x.device)
+            step = (uniform(seeds, x.shape[1:]) < 0.5).float() * 2 - 1
+            # Along the gradient's own signs where the draw agrees: half of them, so that the
+            # change is well above rounding; where a gradient is zero the draw alone decides.
+            step = torch.where(step * grads[name] < 0, torch.zeros_like(step), step)
+            if name == "skeleton":
+                step = step * clips.present[:, None, :, None, :]
+            size = 0.02 * _linf(threat.budgets[name], x)
+            moved = _with(clips, name, x + size * step)
+            told[name].append(size * (grads[name] * step).flatten(1).sum(1))
+            seen[name].append(_margin(_logits(net, moved), clips.label) - margin)
+    figures = {m: _agreement(torch.cat(told[m]), torch.cat(seen[m])) for m in names}
+    status = graded(1 - min(figures.values()), 0.1, 0.5)
+    note = "gradients do not foretell what a small step does to the output"
+    return flag("slopes", status, "" if status == "pass" else note, **figures)
+
+
+def _agreement(told: Tensor, seen: Tensor) -> float:
+    """1 for equal, near 0 for unrelated: how much of what was seen the gradient explains."""
+    if float(seen.abs().max()) == 0 and float(told.abs().max()) == 0:
+        return 1.0
+    error = float((told - seen).square().sum())
+    return max(0.0, 1 - error / max(float(seen.square().sum()), float(told.square().sum()), 1e-30))
+
+
+def _linf(budget: Budget, x: Tensor) -> float:
+    """The size of one entry's change: eps, or what it is when an L2 budget is spread evenly."""
+    return budget.eps if budget.norm == "Linf" else budget.eps / float(x[0].numel()) ** 0.5
+
+
+def _standing(
+    model: nn.Module, clips: Batch, threat: ThreatModel, seed: int, *entries: Entry
+) -> list[float]:
+    """Share of clips right after each entry, in the largest cell."""
+    cell = cells_of(threat)[-1]
+    result = run_cascade(model, clips, entries, threat.cell(cell), seed=seed, cells=(cell,))
+    broken = {o.entry.name: int(o.broke.sum()) for o in result.outcomes}
+    left = int(result.clean.scores.correct.sum())
+    shares = []
+    for entry in entries:
+        left -= broken.get(entry.name, 0)
+        shares.append(left / clips.size)
+    return shares
+
+
+def _pgd(name: str, steps: int, **parameters: Any) -> Entry:
+    return Entry(name, "pgd", {"steps": steps, "early_stop": True, "name": name, **parameters})
+
+
+def _more_steps(model: nn.Module, clips: Batch, threat: ThreatModel, seed: int) -> Flag:
+    few, many = _standing(
+        model, clips, threat, seed, _pgd("few", 20), _pgd("more", 60), _pgd("again", 20)
+    )[::2]
+    status = graded(few - many, 0.1, 0.2)
+    note = "three times the steps and a restart break many more clips: PGD-20 has not converged"
+    figures = {"pgd20": few, "pgd60_and_restart": many, "clips": clips.size}
+    return flag("more_steps", status, "" if status == "pass" else note, **figures)
+
+
+def _grows_with_eps(model: nn.Module, clips: Batch, threat: ThreatModel, seed: int) -> Flag:
+    factors = (0.5, 1.0, 2.0, 4.0)
+    shares = [
+        _standing(model, clips, threat.scaled(rgb=f, skeleton=f), seed, _pgd("pgd10", 10))[0]
+        for f in factors
+    ]
+    rise = max(b - a for a, b in zip(shares, shares[1:], strict=False))
+    flat = shares[0] > 0.1 and shares[-1] >= shares[0]
+    status = "fail" if flat else graded(rise, 0.07, 0.15)
+    note = "a larger budget does not lower the accuracy"
+    figures = {f"eps_x{f:g}": share for f, share in zip(factors, shares, strict=True)}
+    return flag("grows_with_eps", status, "" if status == "pass" else note, **figures)
+
+
+def _unbounded(model: nn.Module, clips: Batch, threat: ThreatModel, seed: int) -> Flag:
+    """With the whole of [0, 1] and a metre to move, nothing should be left."""
+    wide = {}
+    for name, budget in threat.budgets.items():
+        x = getattr(clips, name)
+        whole = 1.0 if budget.norm == "Linf" else float(x[0].numel()) ** 0.5
+        wide[name] = replace(budget, eps=whole, frames=None)
+    free = ThreatModel(rgb=wide.get("rgb"), skeleton=wide.get("skeleton"))
+    (share,) = _standing(
+        model, clips, free, seed, _pgd("unbounded", 40, loss="margin", rel_alpha=0.1)
+    )
+    status = graded(share, 0.0, 0.1)
+    note = "clips stand although the adversary may change everything"
+    figures = {"robust_acc": share, "clips": clips.size}
+    return flag("unbounded", status, "" if status == "pass" else note, **figures)

@@ -1,0 +1,182 @@
+"""Robust accuracy of any model under a whole suite, in a notebook: no files, no Ray.
+
+`pipelines.evaluate` runs the same functions, chunk by chunk on a cluster.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import torch
+from torch import nn
+
+from components.attacks import CELLS, ThreatModel, frozen
+from components.batch import Batch, ModelOutput, logits_of
+from components.evaluation.cascade import ChunkResult, run_cascade
+from components.evaluation.checks import SUBSET, Flag, check_model
+from components.evaluation.loop import cells_of, device_of
+from components.evaluation.outcome_checks import check_records
+from components.evaluation.records import to_records
+from components.evaluation.suite import Entry, describe, entries_of, suite_hash
+from components.evaluation.summary import summarise
+
+
+@dataclass
+class Chunk:
+    """What is kept of some clips: their records, and the cost of each attack in each cell."""
+
+    records: pa.Table
+    costs: list[dict[str, Any]]
+
+
+@dataclass
+class Evaluation:
+    """summary: the figures, as in `<model>.json`; records: a row per clip, cell and attack;
+    results: all verdicts by batch, with the worst inputs per cell, when they were kept."""
+
+    summary: dict[str, Any]
+    records: pa.Table
+    results: list[ChunkResult] = field(default_factory=list)
+
+
+def evaluate_model(
+    model: nn.Module,
+    batches: Batch | Iterable[Batch],
+    threat: ThreatModel,
+    suite: str | Sequence[Entry] = "standard",
+    *,
+    name: str = "model",
+    classes: Sequence[Any] | None = None,
+    seed: int = 0,
+    twin: nn.Module | None = None,
+    checks: bool = True,
+    keep: bool = False,
+) -> Evaluation:
+    """Evaluate your own model under a fixed suite of attacks.
+
+    model: any module called as `model(rgb, skeleton, present)` that returns logits [B, K] or a
+        `ModelOutput`; wrap a net of one input in `components.attacks.SingleStream`. It takes raw
+        inputs and normalises them itself, stays on its device, and is left as it was.
+    batches: clips; each batch is attacked as one, so its size bounds the memory.
+    threat: a modality whose budget is None is never touched, and its cells are left out.
+    suite: "thin", "quick", "standard", or your own entries.
+    classes: names by label for the tables; numbers when left out.
+    twin: a model without AMR whose adversarial clips are tried on this one.
+    checks: run the gradient-masking checks on a fixed subset, see docs/flags.md.
+    keep: keep the worst adversarial clips, for `components.evaluation.export`.
+    Raises ValueError for no clips, an unknown suite, or labels for which there is no logit.
+    """
+    device = device_of(model)
+    parts = [batches] if isinstance(batches, Batch) else batches
+    entries: list[Entry] = []
+    chunks: list[Chunk] = []
+    results: list[ChunkResult] = []
+    subset: Batch | None = None
+    outputs = 0
+    for part in parts:
+        batch = part.to(device)
+        if not chunks:
+            has, outputs = abilities(model, batch)
+            entries = entries_of(suite, has | ({"twin"} if twin is not None else set()))
+        if int(batch.label.max()) >= outputs or int(batch.label.min()) < 0:
+            raise ValueError(f"label {int(batch.label.max())} but the model has {outputs} logits")
+        result = run_cascade(model, batch, entries, threat, seed=seed, keep=keep, twin=twin)
+        chunks.append(chunk_of(result))
+        results += [result] if keep else []
+        subset = fixed_subset([batch] if subset is None else [subset, batch])
+    if subset is None:
+        raise ValueError("no clips to evaluate: `batches` was empty")
+    flags = check_model(model, subset, threat, seed=seed) if checks else []
+    names = list(range(outputs)) if classes is None else list(classes)
+    summary = assemble(
+        chunks, entries, threat, classes=names, flags=flags, about={"model": name, "seed": seed}
+    )
+    return Evaluation(summary, pa.concat_tables([c.records for c in chunks]), results)
+
+
+def abilities(model: nn.Module, clips: Batch) -> tuple[frozenset[str], int]:
+    """What adaptive attacks can aim at ("weights", "aux"), and the number of logits."""
+    one = clips.select(torch.zeros(1, dtype=torch.int64, device=clips.label.device))
+    with frozen(model) as net, torch.no_grad():
+        output = net(one.rgb, one.skeleton, one.present)
+    has = set()
+    if isinstance(output, ModelOutput):
+        has = {part for part in ("weights", "aux") if getattr(output, part)}
+    return frozenset(has), logits_of(output).shape[1]
+
+
+def rank(clip_id: str) -> bytes:
+    """An order of clips that mixes classes and subjects, the same everywhere."""
+    return hashlib.blake2b(clip_id.encode(), digest_size=8).digest()
+
+
+def fixed_subset(batches: Sequence[Batch], clips: int = SUBSET) -> Batch:
+    """The first clips of these batches in order of `rank`."""
+    ids = tuple(i for batch in batches for i in batch.clip_id)
+    whole = Batch(
+        torch.cat([batch.rgb for batch in batches]),
+        torch.cat([batch.skeleton for batch in batches]),
+        torch.cat([batch.present for batch in batches]),
+        torch.cat([batch.label for batch in batches]),
+        ids,
+    )
+    order = sorted(range(len(ids)), key=lambda i: rank(ids[i]))[:clips]
+    return whole.select(torch.tensor(order, device=whole.label.device))
+
+
+def chunk_of(result: ChunkResult) -> Chunk:
+    """What is kept of a cascade's result."""
+    clean = {"cell": "clean", "attack": "clean", "clips": result.clips.size, **result.clean.cost}
+    costs = [
+        {"cell": o.cell, "attack": o.entry.name, "clips": len(o.index), **o.run.cost}
+        for o in result.outcomes
+    ]
+    return Chunk(to_records(result), [clean, *costs])
+
+
+def assemble(
+    chunks: Sequence[Chunk],
+    entries: Sequence[Entry],
+    threat: ThreatModel,
+    *,
+    classes: Sequence[Any],
+    flags: Sequence[Flag],
+    about: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The summary of one model. `about`: its name, the seed, fingerprints, anything to record."""
+    cells = cells_of(threat, CELLS)
+    records = pa.concat_tables([chunk.records for chunk in chunks])
+    found = [*flags, *check_records(records, entries, cells)]
+    return {
+        **about,
+        **summarise(records, entries, cells, classes),
+        "flags": found,
+        "flagged": worst_status(found),
+        "cost": total_costs(chunks),
+        "threat": threat.as_dict(),
+        "threat_fingerprint": threat.fingerprint(),
+        "suite_hash": suite_hash(entries),
+        "attacks": describe(entries),
+    }
+
+
+def worst_status(flags: Sequence[Flag]) -> str:
+    """ "fail" if any check failed, else "warn" if any warned, else "pass"."""
+    seen = {found["status"] for found in flags}
+    return next((status for status in ("fail", "warn") if status in seen), "pass")
+
+
+def total_costs(chunks: Sequence[Chunk]) -> dict[str, Any]:
+    """Clips attacked, passes (fill-ups included) and seconds by attack and cell, and in all."""
+    table: dict[str, dict[str, dict[str, float]]] = {}
+    total = {"forward": 0.0, "backward": 0.0, "seconds": 0.0}
+    for chunk in chunks:
+        for row in chunk.costs:
+            cell = table.setdefault(row["attack"], {}).setdefault(row["cell"], {})
+            for key in ("clips", "forward", "backward", "seconds"):
+                cell[key] = cell.get(key, 0) + row[key]
+            for key in total:
+                total[key] += row[key]
+    return {"attacks": table, "total": total}
