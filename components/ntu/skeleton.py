@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from components.ntu.joints import JOINTS
 
@@ -114,11 +116,16 @@ def _body(body: int, places: list[tuple[int, int]], values: np.ndarray) -> Body:
 
 
 def _numbers(tokens: list[bytes]) -> np.ndarray:
-    # All at once: a clip has some 25,000 of them, and one call a body takes four times as long.
+    # A clip has some 25,000 of them; Arrow reads them in a quarter of Python's time. What it does
+    # not take ("+1.5", "Infinity") goes the slow way.
     try:
-        values = np.fromiter(map(float, tokens), np.float64, len(tokens))
-    except ValueError as error:
-        raise Rejected("skeleton-malformed", f"a joint has no number: {error}") from error
+        text = pa.array(tokens, pa.string())
+        values = pc.cast(text, pa.float64()).to_numpy(zero_copy_only=False).copy()
+    except (pa.ArrowInvalid, UnicodeDecodeError):
+        try:
+            values = np.fromiter(map(float, tokens), np.float64, len(tokens))
+        except ValueError as error:
+            raise Rejected("skeleton-malformed", f"a joint has no number: {error}") from error
     values[~np.isfinite(values)] = np.nan
     return values.reshape(-1, JOINTS, JOINT_FIELDS)
 
