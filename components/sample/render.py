@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw
 
 from components.sample.actions import Held
 from components.sample.body import HEAD, HIP, NECK, SHOULDER, SPINE_BASE, TIP, Body, Floats
-from components.sample.camera import COLOUR_FOCUS, COLOUR_SIZE, colour_pixels
+from components.sample.camera import BASELINE, COLOUR_FOCUS, COLOUR_SIZE
 from components.sample.plan import Style, random_state
 from components.sample.record import Recording
 
@@ -19,22 +19,29 @@ HAIR: tuple[Colour, ...] = ((30, 24, 22), (66, 46, 32), (122, 88, 52), (70, 70, 
 
 
 class Look:
-    """Colours and clothes of one subject, the same in all clips."""
+    """Face and hair of a subject, and the clothes worn in one setup."""
 
-    def __init__(self, seed: int, subject: int) -> None:
+    def __init__(self, seed: int, subject: int, setup: int) -> None:
         rng = random_state(seed, "look", subject)
         self.skin = SKIN[rng.integers(len(SKIN))]
         self.hair = HAIR[rng.integers(len(HAIR))]
-        self.shirt = random_colour(rng)
-        self.trousers = random_colour(rng, 0.6)
+        self.long_hair = bool(rng.random() < 0.4)
+        rng = random_state(seed, "clothes", subject, setup)
+        self.shirt = muted(random_colour(rng), rng.uniform(50, 200), 0.6)
+        self.trousers = muted(random_colour(rng), rng.uniform(30, 110), 0.7)
         self.long_sleeves = bool(rng.random() < 0.5)
         self.shorts = bool(rng.random() < 0.15)
-        self.long_hair = bool(rng.random() < 0.4)
 
 
 def random_colour(rng: np.random.Generator, bright: float = 1.0) -> Colour:
     """Any colour that clothes may have."""
     r, g, b = (int(v) for v in rng.integers(25, 235, 3) * bright)
+    return r, g, b
+
+
+def muted(colour: Colour, level: float, share: float = 0.75) -> Colour:
+    """Mixed with a grey of `level`: rooms and clothes are duller than what hands hold."""
+    r, g, b = (int((1 - share) * c + share * level) for c in colour)
     return r, g, b
 
 
@@ -48,11 +55,11 @@ def render(style: Style, recording: Recording) -> list[np.ndarray]:
     """The frames, uint8 [H, W, 3] each."""
     rng = random_state(style.seed, "video", recording.name)
     room = background(style, recording.name.setup, recording.name.camera)
-    looks = [Look(style.seed, track.subject) for track in recording.tracks]
+    looks = [Look(style.seed, track.subject, recording.name.setup) for track in recording.tracks]
     props = [(held, *prop_look(held.kind, rng)) for held in recording.held]
     gain = np.clip(rng.normal(1.0, 0.08), 0.8, 1.2) * np.clip(rng.normal(1, 0.03, 3), 0.9, 1.1)
-    size = (style.width, style.height)
-    grain = rng.normal(0, 4.0, (style.height + 16, style.width + 16, 1)).astype(np.float32)
+    light = [min(255, int(level * g + 0.5)) for g in gain for level in range(256)]
+    grain = rng.normal(0, 4.0, (style.height + 16, style.width + 16, 1)).astype(np.int16)
     frames = []
     for t in range(recording.frames):
         image = room.copy()
@@ -60,25 +67,27 @@ def render(style: Style, recording: Recording) -> list[np.ndarray]:
         for m in sorted(range(len(looks)), key=lambda m: -recording.tracks[m].true[t, 0, 2]):
             track = recording.tracks[m]
             draw_person(draw, track.true[t], track.body, looks[m], props if m == 0 else [], style)
-        small = np.asarray(image.resize(size, Image.Resampling.BOX), dtype=np.float32)
+        small = np.asarray(image.reduce(FINE).point(light))
         dy, dx = rng.integers(0, 16, 2)
-        small = small * gain + grain[dy : dy + style.height, dx : dx + style.width]
+        small = small + grain[dy : dy + style.height, dx : dx + style.width]
         frames.append(np.clip(small, 0, 255).astype(np.uint8))
     return frames
 
 
 def prop_look(kind: str, rng: np.random.Generator) -> tuple[Colour, float]:
     """Colour and size factor of one object; they differ from clip to clip."""
-    size = float(rng.uniform(0.85, 1.2))
+    size = float(rng.uniform(0.9, 1.25))
+    strong, weak = int(rng.integers(190, 256)), int(rng.integers(0, 90))
+    if kind == "cup":
+        return (strong, weak, weak // 2), size
     if kind == "brush":
-        return shade(random_colour(rng), 1.2), size
-    if kind in ("phone", "tablet"):
-        dark = int(rng.integers(10, 60))
-        return (dark, dark, dark + 8), size
+        return (weak // 2, strong, weak), size
     if kind == "book":
-        light = int(rng.integers(195, 245))
-        return (light, light, light - 15), size
-    return random_colour(rng, 1.05), size
+        return (strong, strong, strong - 15), size
+    if kind == "tablet":
+        return (weak // 2, weak, strong), size
+    dark = weak // 4
+    return (dark, dark, dark + 8), size
 
 
 class Pencil:
@@ -89,8 +98,10 @@ class Pencil:
         self.scale = style.width * FINE / COLOUR_SIZE[0]
 
     def pixel(self, point: Floats) -> tuple[float, float]:
-        x, y = colour_pixels(point) * self.scale
-        return float(x), float(y)
+        # colour_pixels for one point: plain floats, because this is the innermost loop.
+        x, y, z = float(point[0]), float(point[1]), max(float(point[2]), 0.1)
+        across = COLOUR_SIZE[0] / 2 - 0.5 + COLOUR_FOCUS * (x + BASELINE) / z
+        return across * self.scale, (COLOUR_SIZE[1] / 2 - 0.5 - COLOUR_FOCUS * y / z) * self.scale
 
     def width(self, point: Floats, metres: float) -> float:
         return metres * COLOUR_FOCUS * self.scale / max(float(point[2]), 0.1)
@@ -198,7 +209,7 @@ def prop_part(
         across = joints[SHOULDER[1]] - joints[SHOULDER[-1]]
         across = across / max(float(np.linalg.norm(across)), 1e-6)
         away = np.cross(across, up)
-        half, tall = (0.15, 0.13) if held.kind == "book" else (0.11, 0.08)
+        half, tall = (0.19, 0.16) if held.kind == "book" else (0.17, 0.12)
         rise = (0.75 * up + 0.6 * away) * tall * size
         wide = across * half * size
         corners = [middle - wide - rise, middle + wide - rise]
@@ -211,14 +222,15 @@ def prop_part(
 
         return float(middle[2]), sheet
     along = (tip - joints[SHOULDER[held.side] + 2]) * 0.5
+    nearer = float(hand[2]) - 0.08
     if held.kind == "brush":
-        end = hand + along * 1.4 + 0.1 * size * up
-        return float(hand[2]) - 0.05, lambda: pencil.limb(hand, end, 0.009, 0.009, colour)
+        end = hand + along * 1.6 + 0.12 * size * up
+        return nearer, lambda: pencil.limb(hand, end, 0.018, 0.018, colour)
     if held.kind == "cup":
-        low, high = hand - 0.07 * size * up, hand + 0.11 * size * up
-        return float(hand[2]) - 0.05, lambda: pencil.limb(low, high, 0.04, 0.033, colour)
-    low, high = hand - 0.06 * size * up, hand + 0.09 * size * up
-    return float(hand[2]) - 0.05, lambda: pencil.limb(low, high, 0.026, 0.026, colour)
+        low, high = hand - 0.07 * size * up, hand + 0.13 * size * up
+        return nearer, lambda: pencil.limb(low, high, 0.055, 0.045, colour)
+    low, high = hand - 0.07 * size * up, hand + 0.1 * size * up
+    return nearer, lambda: pencil.limb(low, high, 0.038, 0.038, colour)
 
 
 @lru_cache(maxsize=64)
@@ -226,16 +238,18 @@ def background(style: Style, setup: int, camera: int) -> Image.Image:
     """The room one camera of a setup sees: wall, floor, furniture, texture; at FINE size."""
     rng = random_state(style.seed, "room", setup, camera)
     width, height = style.width * FINE, style.height * FINE
-    wall, floor = random_colour(rng), random_colour(rng, 0.7)
+    # Laboratories: light walls, a darker floor, little that is colourful.
+    wall = muted(random_colour(rng), 150)
+    floor = muted(random_colour(rng), 90)
     image = Image.new("RGB", (width, height), wall)
     draw = ImageDraw.Draw(image)
     line = int(height * rng.uniform(0.62, 0.78))
     draw.rectangle((0, line, width, height), fill=floor)
-    for _ in range(int(rng.integers(4, 11))):
+    for _ in range(int(rng.integers(2, 7))):
         x, y = rng.uniform(-0.1, 1.0) * width, rng.uniform(0.05, 0.75) * height
         w, h = rng.uniform(0.03, 0.25) * width, rng.uniform(0.08, 0.45) * height
-        draw.rectangle((x, y, x + w, y + h), fill=random_colour(rng))
-    for scale, strength in ((24, 22.0), (6, 14.0)):
+        draw.rectangle((x, y, x + w, y + h), fill=muted(random_colour(rng), rng.uniform(80, 190)))
+    for scale, strength in ((24, 12.0), (6, 7.0)):
         coarse = rng.normal(0, strength, (height // scale + 1, width // scale + 1))
         layer = Image.fromarray(np.clip(coarse + 128, 0, 255).astype(np.uint8))
         texture = np.asarray(layer.resize((width, height), Image.Resampling.BICUBIC), np.float32)

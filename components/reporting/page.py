@@ -1,0 +1,140 @@
+"""Puts figures, tables and plots into one HTML page that needs no other file."""
+
+import base64
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from components.reporting import plots
+from components.reporting.read import CELLS, Results
+from components.reporting.table import attacks_of, interval, percent
+
+CELL_WORDS = {
+    "rgb": "the video alone is attacked",
+    "skeleton": "the skeleton alone is attacked",
+    "both": "video and skeleton are attacked together",
+}
+SHOWN_TRIALS = 12
+
+
+def build_page(
+    results: Results,
+    *,
+    title: str,
+    synthetic: bool,
+    differences: list[dict[str, Any]],
+    lineage: dict[str, Any],
+) -> str:
+    """The page's HTML. `synthetic`: say at the top that nothing here was filmed."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment.filters.update(
+        percent=percent, interval=interval, image=_image, number=_number, points=_points
+    )
+    text = (files("components.reporting") / "page.html").read_text(encoding="utf-8")
+    main = results.models[results.main]
+    return environment.from_string(text).render(
+        title=title,
+        synthetic=synthetic,
+        results=results,
+        main=main,
+        cells=CELLS,
+        cell_words=CELL_WORDS,
+        threat=threat_words(main.get("threat", {})),
+        attacks=attacks_of(results),
+        partial=_partial(results),
+        differences=differences,
+        trials=_trials(results),
+        costs=_costs(main),
+        lineage=lineage,
+        overview=plots.overview(results),
+        eps_curves=plots.eps_curves(results),
+        heat_map=plots.heat_map(results),
+        per_class=plots.per_class(results),
+        training=plots.training(results),
+        modality_weights=plots.modality_weights(results),
+    )
+
+
+def threat_words(threat: dict[str, Any]) -> list[str]:
+    """The budgets in words and units, one sentence per modality."""
+    words = []
+    for name in ("rgb", "skeleton"):
+        budget = threat.get(name)
+        if not budget:
+            if threat:
+                words.append(f"The {_MODALITY[name]} is never touched.")
+            continue
+        eps, norm = float(budget["eps"]), budget["norm"]
+        if norm == "Linf":
+            least = f"each {_UNIT[name]} moves by at most "
+        else:
+            least = f"the whole change of the {_MODALITY[name]} has an L2 norm of at most "
+        words.append(f"{_MODALITY[name].capitalize()}: {least}{_size(name, eps, norm)}.")
+    return words
+
+
+_MODALITY = {"rgb": "video", "skeleton": "skeleton"}
+_UNIT = {"rgb": "colour value of each pixel", "skeleton": "coordinate of each joint"}
+
+
+def _size(name: str, eps: float, norm: str) -> str:
+    if name == "skeleton":
+        return f"{eps:.3g} m ({100 * eps:.3g} cm)"
+    return f"{255 * eps:.3g}/255 of the full range" if norm == "Linf" else f"{eps:.3g}"
+
+
+def _image(svg: str) -> str:
+    """A data address of an SVG: every plot keeps its own names, apart from the page's."""
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return "–" if value is None else str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return str(value)
+
+
+def _points(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:+.1f}"
+
+
+def _partial(results: Results) -> set[str]:
+    """Attacks that only saw the clips which stood up to all attacks before them."""
+    return {
+        attack
+        for summary in results.models.values()
+        for attack, cells in summary["robust_acc"].items()
+        if any(cell.get("scope") == "standing" for cell in cells.values())
+    }
+
+
+def _costs(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    table = (summary.get("cost") or {}).get("attacks", {})
+    return [
+        {"attack": attack, "cell": cell, **figures}
+        for attack, cells in table.items()
+        for cell, figures in cells.items()
+    ]
+
+
+def _trials(results: Results) -> dict[str, Any]:
+    """The search's trials, best first, and which columns to show."""
+    rows = results.trials
+    if not rows:
+        return {"columns": [], "rows": [], "total": 0}
+    scores = [c for c in rows[0] if "robust" in c or c in ("score", "objective", "value")]
+
+    def score(row: dict[str, str]) -> float:
+        try:
+            return -float(row[scores[0]])
+        except (ValueError, IndexError):
+            return float("inf")  # a trial without a score comes last
+
+    ordered = sorted(rows, key=score)[:SHOWN_TRIALS]
+    columns = [c for c in rows[0] if any(row[c] for row in ordered)]
+    return {"columns": columns, "rows": ordered, "total": len(rows)}

@@ -1,0 +1,58 @@
+"""Differences between models on the same clips, from the per-clip records of the evaluation."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.ipc
+
+from components.evaluation.metrics import paired_difference
+from components.reporting.read import CELLS, Results
+
+
+def verdicts(path: Path, cell: str) -> dict[str, bool]:
+    """Per clip whether it is right on clean input and on all adversarial inputs of `cell`.
+
+    What one modality alone broke counts under "both" too, as in the evaluation: it lies within
+    the joint budget. `cell` may be "clean".
+    """
+    with pa.memory_map(str(path)) as source:
+        table = pa.ipc.open_file(source).read_all()
+    cells = {"clean", cell} | ({"rgb", "skeleton"} if cell == "both" else set())
+    inside = np.isin(table["cell"].to_numpy(zero_copy_only=False), sorted(cells))
+    clips = table["clip_id"].to_numpy(zero_copy_only=False)[inside]
+    correct = table["correct"].to_numpy(zero_copy_only=False)[inside]
+    found = dict.fromkeys(clips.tolist(), True)
+    found.update(dict.fromkeys(clips[~correct].tolist(), False))
+    return found
+
+
+def differences(artifacts: Path, results: Results) -> list[dict[str, Any]]:
+    """Main model minus each other one, clean and per cell; only over the same clips.
+
+    Each: `other`, `cell`, `value`, `low`, `high`, `p`, `n`. A model without records, or with
+    other clips, gets a note instead.
+    """
+    folder = artifacts / "evaluation"
+    main = folder / f"{results.main}.arrow"
+    others = [m for m in results.models if m != results.main]
+    if not main.is_file():
+        if others:
+            results.notes.append(f"evaluation/{main.name} is not there: no paired differences")
+        return []
+    rows = []
+    for other in others:
+        path = folder / f"{other}.arrow"
+        if not path.is_file():
+            results.notes.append(f"evaluation/{path.name} is not there: no difference to {other}")
+            continue
+        for cell in ("clean", *CELLS):
+            ours, theirs = verdicts(main, cell), verdicts(path, cell)
+            if ours.keys() != theirs.keys():
+                results.notes.append(f"{results.main} and {other} were tested on different clips")
+                break
+            clips = sorted(ours)
+            found = paired_difference([ours[c] for c in clips], [theirs[c] for c in clips])
+            rows.append({"other": other, "cell": cell, **found})
+    return rows

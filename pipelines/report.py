@@ -1,0 +1,90 @@
+"""Last stage: one page to look at and one table to read, from the files of the other stages."""
+
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from components.reporting.page import build_page
+from components.reporting.paired import differences
+from components.reporting.read import Results, read_results
+from components.reporting.table import rows_of, terminal_table, to_csv
+from components.sample.folder import MARKER
+from pipelines._stage import ROOT, Stage, run_stage
+
+PACKAGES = ("torch", "ray", "mlflow", "dvc", "pyarrow", "av")
+
+
+def main(stage: Stage) -> None:
+    """Write artifacts/report/index.html and robustness.csv, and print the table."""
+    results = read_results(stage.artifacts)
+    folder = stage.artifacts / "report"
+    folder.mkdir(parents=True, exist_ok=True)
+    page = build_page(
+        results,
+        title=stage.config.report.title,
+        synthetic=is_synthetic(stage.data),
+        differences=differences(stage.artifacts, results),
+        lineage=lineage(stage, results),
+    )
+    write(folder / "robustness.csv", to_csv(rows_of(results)))
+    write(folder / "index.html", page)
+    show(stage)
+    print(f"page: {folder / 'index.html'}")
+
+
+def show(stage: Stage) -> None:
+    """Print the table of results."""
+    if is_synthetic(stage.data):
+        print("synthetic sample: no results on NTU-RGB+D")
+    print(terminal_table(read_results(stage.artifacts)))
+
+
+def is_synthetic(data: Path) -> bool:
+    """Whether the raw data is the bundled sample, by the marker it carries."""
+    return (data / MARKER).is_file()
+
+
+def lineage(stage: Stage, results: Results) -> dict[str, Any]:
+    """Where the figures come from."""
+    main = results.models[results.main]
+    facts = {
+        "commit": commit(),
+        "seed": main.get("seed", stage.config.seed),
+        "protocol": stage.config.data.protocol,
+        "attack suite": main.get("suite_hash"),
+        "threat model": main.get("threat_fingerprint"),
+        "shards": results.training[results.main].get("shards_fingerprint"),
+        "Python": platform.python_version(),
+        **{name: metadata.version(name) for name in PACKAGES},
+    }
+    return {key: value for key, value in facts.items() if value is not None}
+
+
+def commit() -> str | None:
+    """The commit of the project's code, marked when files differ from it; None without git."""
+    try:
+        words = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+        done = subprocess.run(
+            words, cwd=ROOT, capture_output=True, text=True, check=True, timeout=20
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        print(f"no git commit to record: {error}", file=sys.stderr)
+        return None
+    return done.stdout.strip()
+
+
+def write(path: Path, text: str) -> None:
+    """All of the file or nothing of it."""
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+if __name__ == "__main__":
+    words = sys.argv[1:]
+    only_table = "--table" in words
+    words = [word for word in words if word != "--table"]
+    sys.exit(run_stage("report", show if only_table else main, words))

@@ -1,0 +1,279 @@
+"""The report: from real evaluation files of two small models to one page and one table."""
+
+import csv
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import torch
+
+from components.attacks import Budget, ThreatModel
+from components.batch import Batch
+from components.evaluation.curves import curves, standing_grid
+from components.evaluation.evaluate import evaluate_model
+from components.models import build_model
+from components.reporting.page import threat_words
+from components.reporting.paired import differences, verdicts
+from components.reporting.read import ReportError, read_results
+from components.reporting.table import rows_of, terminal_table
+from pipelines import report
+from pipelines._stage import run_stage
+
+CLASSES = ["drink <water>", "throw", "punch & slap"]
+EPS = [0.0, 0.5, 1.0]
+MODEL = {
+    "rgb": "small_video",
+    "skeleton": "small_skeleton",
+    "fusion_stages": (),
+    "width": 0.25,
+    "dropout": 0.0,
+    "amr": {"heads": 2, "width": 8, "temperature": 1.0},
+    "num_classes": len(CLASSES),
+}
+
+
+def _clips(count: int = 12) -> Batch:
+    draw = torch.Generator().manual_seed(3)
+    return Batch(
+        torch.rand(count, 3, 4, 16, 16, generator=draw),
+        torch.randn(count, 3, 8, 25, 2, generator=draw),
+        torch.ones(count, 8, 2, dtype=torch.bool),
+        torch.arange(count) % len(CLASSES),
+        tuple(f"S001C001P{i + 1:03d}R001A001" for i in range(count)),
+    )
+
+
+@pytest.fixture(scope="session")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Evaluation files as the evaluate stage writes them, for two models."""
+    folder = tmp_path_factory.mktemp("measured") / "evaluation"
+    folder.mkdir()
+    threat = ThreatModel(rgb=Budget("Linf", 8 / 255, 0.0, 1.0), skeleton=Budget("Linf", 0.05))
+    clips = _clips()
+    for fusion in ("concat", "amr"):
+        torch.manual_seed(1)
+        model = build_model({**MODEL, "fusion": fusion}).eval()
+        with torch.no_grad():
+            label = model(clips.rgb, clips.skeleton, clips.present).logits.argmax(1)
+        label[::4] = (label[::4] + 1) % len(CLASSES)  # some clips are wrong on clean input
+        batch = clips._replace(label=label)
+        found = evaluate_model(model, batch, threat, "thin", name=fusion, classes=CLASSES)
+        (folder / f"{fusion}.json").write_text(json.dumps(found.summary))
+        with pa.OSFile(str(folder / f"{fusion}.arrow"), "wb") as out:
+            with pa.ipc.new_file(out, found.records.schema) as writer:
+                writer.write_table(found.records)
+        grid = standing_grid(model, batch, threat, EPS, seed=0)
+        body = curves([grid], batch.size, threat, EPS, {"model": fusion})
+        (folder / f"{fusion}_curves.json").write_text(json.dumps(body))
+    return folder
+
+
+@pytest.fixture
+def artifacts(measured: Path, tmp_path: Path) -> Path:
+    """A whole artifacts folder; each test may change its own."""
+    folder = tmp_path / "artifacts"
+    shutil.copytree(measured, folder / "evaluation")
+    for model in ("amr", "concat"):
+        train = folder / "train" / model
+        train.mkdir(parents=True)
+        (train / "history.csv").write_text(
+            "epoch,loss,val_clean_acc,val_robust_acc_worst\n1,2.5,0.2,0.1\n2,1.5,0.5,0.3\n"
+        )
+        (train / "metrics.json").write_text('{"epochs": 2}')
+    (folder / "tune").mkdir()
+    (folder / "tune" / "trials.csv").write_text(
+        "trial,val_robust_acc_worst,train.lr\nt0,0.1,0.01\nt1,0.4,0.002\nt2,,0.5\n"
+    )
+    (folder / "tune" / "best.yaml").write_text("train.lr: 0.002\n")
+    (folder / "index.json").write_text(
+        json.dumps(
+            {
+                "source": "ntu", "found": 15, "accepted": 12, "rejected": {"no-skeleton": 3},
+                "flags": {"gap": 1}, "protocol": "xsub60", "train": 5, "val": 3, "test": 4,
+                "classes": 3,
+            }
+        )
+    )  # fmt: skip
+    (folder / "registered.json").write_text(
+        json.dumps(
+            {
+                "model": "amr", "name": "amr", "version": 2, "alias": "champion",
+                "decision": "promoted", "reasons": ["there is no champion yet"],
+            }
+        )
+    )  # fmt: skip
+    return folder
+
+
+def _run(artifacts: Path, *words: str) -> int:
+    data = artifacts.parent / "data"
+    return run_stage(
+        "report", report.main, [f"paths.artifacts={artifacts}", f"paths.data={data}", *words]
+    )
+
+
+class _Links(HTMLParser):
+    """Everything a page would load, and all its text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        keys = dict(attrs)
+        self.loads += [v for k in ("src", "srcset") if (v := keys.get(k))]
+        if tag == "link" or (tag == "script"):
+            self.loads.append(keys.get("href") or tag)
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def _page(artifacts: Path) -> _Links:
+    parser = _Links()
+    parser.feed((artifacts / "report" / "index.html").read_text(encoding="utf-8"))
+    return parser
+
+
+def test_page_shows_the_evaluation_figures_and_loads_nothing(artifacts: Path) -> None:
+    assert _run(artifacts) == 0
+    page = _page(artifacts)
+    assert page.loads and all(source.startswith("data:image/svg+xml") for source in page.loads)
+    text = " ".join(" ".join(page.text).split())
+    worst = json.loads((artifacts / "evaluation" / "amr.json").read_text())["worst"]["both"]
+    assert f"{100 * worst['value']:.1f} %" in text
+    assert f"{100 * worst['low']:.1f}–{100 * worst['high']:.1f}, 12 clips" in text
+    assert "at most 8/255 of the full range" in text and "0.05 m (5 cm)" in text
+    assert "no-skeleton" in text and "15 clips found, 12 accepted" in text
+    assert "models:/amr/2" in text and "there is no champion yet" in text
+    assert "this project's own design" in text
+
+
+def test_class_names_are_escaped(artifacts: Path) -> None:
+    assert _run(artifacts) == 0
+    html = (artifacts / "report" / "index.html").read_text(encoding="utf-8")
+    assert "<water>" not in html and "&lt;water&gt;" in html
+
+
+def test_same_files_give_the_same_page(artifacts: Path) -> None:
+    page = artifacts / "report" / "index.html"
+    assert _run(artifacts) == 0
+    first = page.read_bytes()
+    assert _run(artifacts) == 0
+    assert page.read_bytes() == first
+
+
+def test_every_optional_file_may_be_missing_and_the_page_says_so(artifacts: Path) -> None:
+    for gone in ("index.json", "registered.json"):
+        (artifacts / gone).unlink()
+    for gone in ("train", "tune"):
+        shutil.rmtree(artifacts / gone)
+    for gone in (artifacts / "evaluation").glob("*_curves.json"):
+        gone.unlink()
+    for gone in (artifacts / "evaluation").glob("*.arrow"):
+        gone.unlink()
+    assert _run(artifacts) == 0
+    text = " ".join(_page(artifacts).text)
+    for name in ("index.json", "registered.json", "trials.csv", "history.csv", "_curves.json"):
+        assert re.search(rf"{re.escape(name)} is not there", text), name
+    assert "no paired differences" in text
+
+
+def test_minimal_evaluation_of_one_cell_is_shown(tmp_path: Path) -> None:
+    folder = tmp_path / "artifacts" / "evaluation"
+    folder.mkdir(parents=True)
+    half = {"value": 0.5, "low": 0.2, "high": 0.8, "n": 4}
+    none = {"value": None, "low": 0.0, "high": 1.0, "n": 0}
+    body = {"model": "mine", "clips": 4, "clean_acc": half, "worst": {"rgb": half}}
+    body["robust_acc"] = {"fgsm": {"rgb": none}}
+    (folder / "mine.json").write_text(json.dumps(body))
+    assert _run(tmp_path / "artifacts") == 0
+    assert "50.0" in " ".join(_page(tmp_path / "artifacts").text)
+
+
+@pytest.mark.parametrize("what", ["nothing", "broken", "other"])
+def test_no_usable_evaluation_is_one_clear_line(
+    what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "artifacts" / "evaluation"
+    folder.mkdir(parents=True)
+    if what != "nothing":
+        (folder / "amr.json").write_text("{" if what == "broken" else '{"clips": 3}')
+    assert _run(tmp_path / "artifacts") == 2
+    said = capsys.readouterr().err
+    assert str(folder) in said and "evaluate" in said and "Traceback" not in said
+    with pytest.raises(ReportError):
+        read_results(tmp_path / "artifacts")
+
+
+def test_synthetic_data_is_named_where_the_marker_lies(
+    artifacts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(artifacts) == 0
+    assert "Synthetic data" not in " ".join(_page(artifacts).text)
+    data = artifacts.parent / "data"
+    data.mkdir()
+    (data / "sample.json").write_text("{}")
+    capsys.readouterr()
+    assert _run(artifacts) == 0
+    assert "Synthetic data" in " ".join(_page(artifacts).text)
+    assert "no results on NTU-RGB+D" in capsys.readouterr().out
+
+
+def test_csv_and_table_hold_every_accuracy(artifacts: Path) -> None:
+    assert _run(artifacts) == 0
+    with (artifacts / "report" / "robustness.csv").open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    # clean + (fgsm, pgd20, worst) x 3 cells, for two models
+    assert len(rows) == 2 * (1 + 3 * 3)
+    results = read_results(artifacts)
+    table = terminal_table(results)
+    for row in rows_of(results):
+        assert f"{100 * row.value:.1f}" in table
+        match = [r for r in rows if (r["model"], r["attack"], r["cell"]) == row[:3]]
+        assert len(match) == 1 and float(match[0]["value"]) == row.value
+    assert "test clips: 12" in table
+
+
+def test_main_model_is_the_registered_one_and_comes_first(artifacts: Path) -> None:
+    results = read_results(artifacts)
+    assert results.main == "amr" and list(results.models) == ["amr", "concat"]
+    registered = artifacts / "registered.json"
+    registered.write_text('{"model": "concat"}')
+    assert list(read_results(artifacts).models) == ["concat", "amr"]
+
+
+def test_paired_differences_agree_with_the_summaries(artifacts: Path) -> None:
+    results = read_results(artifacts)
+    rows = {(r["other"], r["cell"]): r for r in differences(artifacts, results)}
+    assert len(rows) == 4
+    for cell in ("rgb", "skeleton", "both"):
+        ours, theirs = (results.models[m]["worst"][cell]["value"] for m in ("amr", "concat"))
+        assert rows["concat", cell]["value"] == pytest.approx(ours - theirs)
+        standing = verdicts(artifacts / "evaluation" / "amr.arrow", cell)
+        assert sum(standing.values()) / len(standing) == pytest.approx(ours)
+
+
+def test_models_tested_on_other_clips_are_not_compared(artifacts: Path) -> None:
+    path = artifacts / "evaluation" / "concat.arrow"
+    table = pa.ipc.open_file(path.read_bytes()).read_all()  # no map: the file is written again
+    with pa.OSFile(str(path), "wb") as out:
+        with pa.ipc.new_file(out, table.schema) as writer:
+            writer.write_table(table.filter(pa.compute.not_equal(table["clip_id"], _clips()[4][0])))
+    results = read_results(artifacts)
+    assert differences(artifacts, results) == []
+    assert "different clips" in results.notes[-1]
+
+
+def test_budget_is_put_in_words() -> None:
+    words = threat_words({"rgb": {"norm": "L2", "eps": 2.0}, "skeleton": None})
+    assert words == [
+        "Video: the whole change of the video has an L2 norm of at most 2.",
+        "The skeleton is never touched.",
+    ]
+    assert threat_words({}) == []
