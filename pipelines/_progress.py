@@ -62,7 +62,7 @@ class Relay(UserCallback):
 @contextlib.contextmanager
 def listening(handle: Callable[[Event], None]) -> Iterator[Any]:
     """A board whose messages `handle` gets, in a thread, in order; drained when the block ends."""
-    board = ray.remote(num_cpus=0)(Board).remote()
+    board: Any = ray.remote(num_cpus=0)(Board).remote()
     stop = threading.Event()
     failure: list[BaseException] = []
 

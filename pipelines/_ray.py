@@ -12,17 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ray.train import (
-    Checkpoint,
+from ray.train import Checkpoint
+from ray.train.torch import TorchConfig
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2.api.callback import UserCallback
+from ray.train.v2.api.config import (
     CheckpointConfig,
     FailureConfig,
+    LoggingConfig,
     RunConfig,
     ScalingConfig,
-    TrainingFailedError,
-    UserCallback,
 )
-from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2.api.exceptions import TrainingFailedError
+from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from components.checkpoint import CONFIG, WEIGHTS
 from components.config import Config
@@ -50,7 +52,7 @@ class _Trainer(TorchTrainer):
     """Without the actor that cleans up placement groups behind a dead controller.
 
     It asks the dashboard, which a local Ray does not start, once a second, and complains each
-    time. Ray itself frees a placement group when the controller that made it is gone.
+    time. A placement group ends with the controller that made it in any case.
     """
 
     def _create_default_callbacks(self) -> list[Any]:
@@ -97,13 +99,14 @@ def run_training(
             failure_config=FailureConfig(max_failures=config.ray.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=1, checkpoint_score_attribute="score"),
             callbacks=list(callbacks),
+            logging_config=LoggingConfig(log_level="WARNING"),
         ),
     )
     try:
         result = trainer.fit()
     except TrainingFailedError as error:
         raise StageError(_explain(error, store, home)) from error
-    stopped = (result.return_value or {}).get("stopped")
+    stopped = (getattr(result, "return_value", None) or {}).get("stopped")
     if stopped:
         raise StageError(f"training stopped: {stopped}. {_how_to_go_on(home)}")
     finished = _collect(result, out)

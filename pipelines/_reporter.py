@@ -139,7 +139,7 @@ class Reporter:
         if row["rolled_back"]:
             self._line(
                 f"epoch {row['epoch']}: catastrophic overfitting: the training attack no longer "
-                "finds what PGD finds. Weights rolled back to the epoch before, attack steps doubled"
+                "finds what PGD finds. Weights are back at the epoch before, attack steps doubled"
             )
         self.tracker.log_metrics(_metrics(row), step=row["epoch"])
 

@@ -19,8 +19,8 @@ def update_average(average: nn.Module, model: nn.Module, decay: float, updates: 
     decay is capped at (1 + updates) / (10 + updates). Buffers (batch statistics) are copied.
     """
     rate = 1.0 - min(decay, (1.0 + updates) / (10.0 + updates))
-    mine = [p for p in average.parameters()]
-    theirs = [p.detach() for p in model.parameters()]
+    mine: list[Tensor] = list(average.parameters())
+    theirs: list[Tensor] = [p.detach() for p in model.parameters()]
     torch._foreach_lerp_(mine, theirs, rate)
     for a, b in zip(average.buffers(), model.buffers(), strict=True):
         a.copy_(b)

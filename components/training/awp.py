@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @contextmanager
@@ -16,7 +16,7 @@ def perturb_weights(module: nn.Module, gamma: float) -> Iterator[None]:
     stay. Weights are back, bit for bit, on leaving. The gradient must be the synchronised one, so
     that all workers move to the same place.
     """
-    weights = [p for p in module.parameters() if p.ndim > 1 and p.grad is not None]
+    weights: list[Tensor] = [p for p in module.parameters() if p.ndim > 1 and p.grad is not None]
     saved = [p.clone() for p in weights]
     grads = [p.grad for p in weights if p.grad is not None]
     lengths = torch._foreach_norm(weights)

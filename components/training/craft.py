@@ -122,4 +122,5 @@ def craft_free(inner: Inner) -> Batch:
         relative = inner.recipe.rel_alpha or 1.0
         length = {m: relative * b.eps for m, b in inner.threat.budgets.items()}
         region.step_(adv, {m: leaf.grad for m, leaf in leaves.items()}, length)
-    return inner.clean._replace(**{m: x.detach().requires_grad_(True) for m, x in adv.items()})
+    leaf = {m: x.detach().requires_grad_(True) for m, x in adv.items()}
+    return inner.clean._replace(**leaf)  # type: ignore[arg-type]

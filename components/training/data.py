@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -86,17 +87,17 @@ def open_data(
 ) -> tuple[ShardData, list[int]]:
     """One worker's data and the run's classes (action numbers); the driver has checked hashes."""
     shards, split = open_split(config, shards_at, verify=False)
-    shape = {
-        "rgb_frames": config.model.rgb_frames,
-        "rgb_size": config.model.rgb_size,
-        "skeleton_frames": config.model.skeleton_frames,
-    }
-    train = ClipDataset(
-        shards, split.train, split.classes, augment=config.train.augment, seed=config.seed, **shape
+    make = partial(
+        ClipDataset,
+        shards,
+        classes=split.classes,
+        rgb_frames=config.model.rgb_frames,
+        rgb_size=config.model.rgb_size,
+        skeleton_frames=config.model.skeleton_frames,
     )
+    train = make(split.train, augment=config.train.augment, seed=config.seed)
     mine = validation_rows(split.val, config.train.val_clips, config.seed)[rank::world]
-    held_out = ClipDataset(shards, mine, split.classes, **shape)
-    data = ShardData(train, held_out, config.train.batch_size, config.seed, rank, world, device)
+    data = ShardData(train, make(mine), config.train.batch_size, config.seed, rank, world, device)
     return data, split.classes
 
 

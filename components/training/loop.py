@@ -8,7 +8,7 @@ position. So a run that is killed and resumed ends with the same bits as one nev
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,12 +24,13 @@ from components.training.averaging import (
     world_size,
 )
 from components.training.collapse import MAX_ROLLBACKS, collapsed
+from components.training.parallel import has_unused, wrap
 from components.training.recipe import Recipe
 from components.training.schedule import (
     attack_steps,
     draw_cell,
-    eps_factor,
     epoch_seed,
+    eps_factor,
     lr_factor,
     seed_step,
 )
@@ -92,11 +93,17 @@ def train_epochs(
     attack has its own eps in `train.attack`. When a row is yielded, `state` is what to save.
     Raises NonFiniteLoss with the clips of the step.
     """
-    model = torch.compile(state.model) if train.compile else state.model
+    model = state.model
+    if train.compile:
+        model = cast(nn.Module, torch.compile(model))
+    unused = False
+    if world_size() > 1 and state.position.epoch < train.epochs:
+        first, _ = next(iter(data.train(state.position.epoch)))
+        unused = has_unused(state.model, first.to(place.device), recipe_of(train))
     while state.position.epoch < train.epochs:
         started = time.perf_counter()
         before = snapshot(state) if train.rollback and train.method != "natural" else None
-        row = _train_epoch(state, model, data, train, seed, place, on_step)
+        row = _train_epoch(state, model, data, train, seed, place, on_step, unused)
         row["train_seconds"] = time.perf_counter() - started
         row["clips_per_s"] = row.pop("clips") / row["train_seconds"]
         row |= validate(
@@ -122,11 +129,12 @@ def _train_epoch(
     seed: int,
     place: Place,
     on_step: OnStep | None,
+    unused: bool,
 ) -> dict[str, Any]:
     epoch, steps = state.position.epoch, data.steps()
     recipe = recipe_of(train, epoch, state.position.boost)
     full = training_threat(train.attack, eps_factor(epoch, train.eps_warmup))
-    trainee = Trainee(model, _wrap(model, place), state.optimizer)
+    trainee = Trainee(model, wrap(model, place.device, unused), state.optimizer)
     model.train()
     sums = torch.zeros(6, dtype=torch.float64, device=place.device)
     clips, started, lr = 0, time.perf_counter(), 0.0
@@ -238,14 +246,6 @@ def _to_device(batch: Batch, device: torch.device, channels_last: bool) -> Batch
         rgb = batch.rgb.contiguous(memory_format=torch.channels_last_3d)
         batch = batch._replace(rgb=rgb)
     return batch
-
-
-def _wrap(model: nn.Module, place: Place) -> nn.Module:
-    if world_size() == 1:
-        return model
-    ids = [place.device.index] if place.device.type == "cuda" else None
-    # Batch statistics stay each worker's own until the end of the epoch: no traffic in forward.
-    return nn.parallel.DistributedDataParallel(model, device_ids=ids, forward_sync_buffers=False)
 
 
 @torch.no_grad()

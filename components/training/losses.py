@@ -1,4 +1,4 @@
-"""Losses of the training methods: per-clip terms [B], summed and divided by the step's clip count."""
+"""Losses of the training methods: per-clip terms [B], divided by the step's clip count later."""
 
 import torch
 import torch.nn.functional as F
@@ -45,7 +45,7 @@ def mart(
 
 
 def auxiliary(output: ModelOutput, label: Tensor, smoothing: float) -> Tensor:
-    """Cross-entropy of the per-modality heads, averaged over heads, per clip [B]; 0 without heads."""
+    """Mean cross-entropy of the per-modality heads, per clip [B]; 0 without heads."""
     if not output.aux:
         return torch.zeros(label.shape[0], device=label.device)
     heads = [cross_entropy(logits, label, smoothing) for logits in output.aux.values()]

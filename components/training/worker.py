@@ -7,6 +7,7 @@ progress from rank 0, or None).
 
 import errno
 import json
+import logging
 import tempfile
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import ray.train
 import torch
 from ray.train import Checkpoint
+from ray.train.torch import get_device
 
 from components.attacks import Budget, ThreatModel
 from components.checkpoint import CheckpointError
@@ -37,6 +39,8 @@ def train_worker(spec: dict[str, Any]) -> dict[str, Any]:
     What a retry cannot mend leaves a note in the run's folder: the workers that Ray starts again
     find it and return at once, so that no attempt is wasted. All other errors are Ray's to retry.
     """
+    # It prints every reported row, from every worker.
+    logging.getLogger("ray.train.v2._internal.execution.context").setLevel(logging.WARNING)
     note = _read_note(spec)
     if note is not None:
         return {"stopped": note}
@@ -77,7 +81,7 @@ def _train(spec: dict[str, Any]) -> None:
     rank, world = context.get_world_rank(), context.get_world_size()
     device = torch.device("cpu")
     if config.ray.gpus_per_worker:
-        device = ray.train.torch.get_device()
+        device = get_device()
     data, classes = open_data(config, spec["shards"], rank=rank, world=world, device=str(device))
     about = checkpoint_config(config, classes)
     state = _state(config, about, device)
@@ -106,7 +110,7 @@ def _state(config: Config, about: dict[str, Any], device: torch.device) -> Train
     torch.manual_seed(config.seed)
     model = build_model({**about["model"], "num_classes": about["num_classes"]}).to(device)
     if config.train.channels_last:
-        model = model.to(memory_format=torch.channels_last_3d)
+        model = model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     train = config.train
     state = new_state(model, lr=train.lr, weight_decay=train.weight_decay, ema=train.ema)
     last = ray.train.get_checkpoint()
@@ -144,8 +148,8 @@ def _beyond_retry(error: Exception) -> str | None:
     text = str(error)
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text:
         return (
-            f"out of memory: {text.splitlines()[0] if text else type(error).__name__}. Set a larger "
-            "train.accumulate (same batch, less memory), train.amp=bf16, or a smaller "
+            f"out of memory: {text.splitlines()[0] if text else type(error).__name__}. Set a "
+            "larger train.accumulate (same batch, less memory), train.amp=bf16, or a smaller "
             "train.batch_size; more ray.workers share the batch, too"
         )
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -1,13 +1,21 @@
 """A tiny two-stream model and clips that can be learned: shared by the tests of training."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
 from components.batch import JOINTS, PERSONS, Batch
+from components.config import Config, apply_overrides
 from components.config.train import TrainSection
 from components.models import build_model
+from components.shards.index import seal
+from components.shards.schema import META, clip_schema, rows_to_batch
+from components.shards.storage import hash_file, open_store
+from components.shards.writer import Written
 from components.training.state import TrainState, new_state
 
 CLASSES = 3
@@ -98,5 +106,73 @@ def fresh() -> Callable[..., TrainState]:
         torch.manual_seed(seed)
         model = build_model(MODEL)
         return new_state(model, lr=train.lr, weight_decay=train.weight_decay, ema=train.ema)
+
+    return make
+
+
+SETTINGS = {
+    "source": "ntu", "unit": "metres", "codec": "raw", "jpeg_quality": 0,
+    "frames": 4, "size": 16, "margin": 0.1,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Sealed shards of 80 clips of 3 classes: subjects 1 to 4 train, of whom 2 validates."""
+    folder = tmp_path_factory.mktemp("shards")
+    clips = make_clips(80)
+    rows = [_row(clips, i) for i in range(clips.size)]
+    schema = clip_schema(SETTINGS)
+    path = folder / "shard-000000.arrow"
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        writer.write_batch(rows_to_batch(rows, schema))
+    record = {
+        "file": path.name,
+        "rows": len(rows),
+        "bytes": path.stat().st_size,
+        "sha256": hash_file(path),
+        "rejected": [],
+        "meta": [{name: row[name] for name in META.names} for row in rows],
+    }
+    seal(open_store(folder), [Written(record, fresh=True)], SETTINGS)
+    return str(folder)
+
+
+def _row(clips: Batch, i: int) -> dict[str, Any]:
+    subject, action, setup = 1 + i % 5, 1 + int(clips.label[i]), 1 + i // 15
+    frames = (clips.rgb[i] * 255).to(torch.uint8).permute(1, 2, 3, 0).numpy()
+    joints = clips.skeleton[i].permute(1, 3, 2, 0).numpy()
+    return {
+        "clip_id": f"S{setup:03d}C001P{subject:03d}R001A{action:03d}",
+        "setup": setup, "camera": 1, "subject": subject, "replication": 1, "action": action,
+        "num_rgb_frames": 4, "num_skeleton_frames": 8, "rgb_fps": 15.0, "skeleton_fps": 30.0,
+        "width": 16, "height": 16, "box": [0, 0, 16], "persons": 1, "flags": [],
+        "rgb_index": np.arange(4, dtype=np.int32),
+        "rgb": [frame.tobytes() for frame in frames],
+        "skeleton_index": np.arange(8, dtype=np.int32),
+        "skeleton": np.ascontiguousarray(joints, dtype=np.float32).reshape(8, -1),
+        "present": clips.present[i].to(torch.uint8).numpy(),
+    }  # fmt: skip
+
+
+@pytest.fixture
+def settings() -> Callable[..., Config]:
+    """The whole configuration of a short run on `shards`, with dotted changes."""
+
+    def make(**changes) -> Config:
+        model = {key: value for key, value in MODEL.items() if key != "num_classes"}
+        base = Config.model_validate(
+            {
+                "data": {
+                    "protocol": "custom",
+                    "train_subjects": (1, 2, 3, 4),
+                    "val_subjects": (2,),
+                },
+                "model": model,
+                "train": {"epochs": 3, "batch_size": 8, "val_steps": 2, "attack": {"steps": 3}},
+                "ray": {"workers": 2},
+            }
+        )
+        return apply_overrides(base, {k.replace("__", "."): v for k, v in changes.items()})
 
     return make
