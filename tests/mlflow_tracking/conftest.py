@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +16,7 @@ import torch
 
 from components.attacks.threat import Budget, ThreatModel
 from components.checkpoint import load_model, save_checkpoint
-from components.config import Config, apply_overrides, load_config
+from components.config import Config, apply_overrides
 from components.datasets import ClipDataset, select_split
 from components.evaluation.evaluate import evaluate_model
 from components.models import build_model
@@ -54,7 +54,7 @@ class Project:
     def words(self) -> list[str]:
         """The settings as overrides of a stage's command line."""
         paths = [f"paths.data={self.data}", f"paths.artifacts={self.artifacts}"]
-        return paths + [f"{key}={json.dumps(value)}" for key, value in SETTINGS.items()]
+        return [*paths, *(f"{key}={json.dumps(value)}" for key, value in SETTINGS.items())]
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +68,7 @@ def _own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project's files, made once."""
     root = tmp_path_factory.mktemp("project")
-    config = apply_overrides(load_config(ROOT / "params.yaml"), SETTINGS)
+    config = apply_overrides(Config(), SETTINGS)
     style = Style(seed=0, width=96, height=64, frames=(8, 10), skeleton_noise=0.01, subjects=4)
     write_sample(root / "data", style, 4, dirty=False, workers=1)
     source = get_source("ntu")
@@ -94,22 +94,29 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def evaluate(artifacts: Path, config: Config, name: str) -> None:
-    """Evaluate `train/<name>/best` on the test split with the thin suite."""
+def held_out(artifacts: Path, config: Config) -> ClipDataset:
+    """The test clips as the evaluation reads them."""
     shards = ShardSet.open(artifacts / "shards")
     split = select_split(shards, config.data)
     section = config.model
-    data = ClipDataset(
+    return ClipDataset(
         shards, split.test, split.classes, rgb_frames=section.rgb_frames,
         rgb_size=section.rgb_size, skeleton_frames=section.skeleton_frames,
     )  # fmt: skip
+
+
+def evaluate(artifacts: Path, config: Config, name: str) -> None:
+    """Evaluate `train/<name>/best` on the test split with the thin suite."""
+    data = held_out(artifacts, config)
     model, _ = load_model(artifacts / "train" / name / "best")
     threat = ThreatModel(
         rgb=Budget("Linf", config.threat.rgb.eps),
         skeleton=Budget("Linf", config.threat.skeleton.eps),
     )
     batch = data.batch(range(len(data)))
-    found = evaluate_model(model, batch, threat, "thin", name=name, classes=split.classes)
+    found = evaluate_model(
+        model, batch, threat, "thin", name=name, classes=data.classes, checks=False
+    )
     summary, table = found.summary, found.records
     folder = artifacts / "evaluation"
     folder.mkdir(exist_ok=True)
@@ -125,7 +132,7 @@ def project(template: Path, tmp_path: Path) -> Project:
     artifacts = tmp_path / "artifacts"
     shutil.copytree(template / "artifacts", artifacts)
     values = {**SETTINGS, "paths.data": str(template / "data"), "paths.artifacts": str(artifacts)}
-    config = apply_overrides(load_config(ROOT / "params.yaml"), values)
+    config = apply_overrides(Config(), values)
     return Project(template / "data", artifacts, config, os.environ["MLFLOW_TRACKING_URI"])
 
 
@@ -140,3 +147,22 @@ def servers() -> Iterator[ModuleType]:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     yield module
+
+
+@pytest.fixture
+def evaluate_again() -> Callable[[Path, Config, str], None]:
+    """`evaluate`, for tests that change a model."""
+    return evaluate
+
+
+@pytest.fixture
+def open_test_split() -> Callable[[Project], ClipDataset]:
+    """The test split of a project."""
+    return lambda project: held_out(project.artifacts, project.config)
+
+
+@pytest.fixture
+def free_port(servers: ModuleType) -> int:
+    """A port that nobody listens on."""
+    port: int = servers.free_port()
+    return port
