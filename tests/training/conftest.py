@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 import torch
 
+from components.attacks import Budget, ThreatModel
 from components.batch import JOINTS, PERSONS, Batch
 from components.config import Config, apply_overrides
 from components.config.train import TrainSection
@@ -176,3 +177,16 @@ def settings() -> Callable[..., Config]:
         return apply_overrides(base, {k.replace("__", "."): v for k, v in changes.items()})
 
     return make
+
+
+@pytest.fixture
+def threat() -> ThreatModel:
+    """The usual budgets: 8/255 in pixels, 0.05 m in joints."""
+    return ThreatModel(rgb=Budget("Linf", 8 / 255), skeleton=Budget("Linf", 0.05))
+
+
+@pytest.fixture
+def model_config() -> dict[str, Any]:
+    """What `save_checkpoint` wants for the tiny model."""
+    model = {key: value for key, value in MODEL.items() if key != "num_classes"}
+    return {"model": model, "num_classes": CLASSES, "classes": [1, 2, 3]}

@@ -1,0 +1,167 @@
+"""The step: what it costs, what it must not touch, and that its parts add up."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from components.evaluation.cost import count_passes
+from components.training.awp import perturb_weights
+from components.training.recipe import NAMES, Recipe
+from components.training.step import NonFiniteLoss, Trainee, train_step
+
+
+@pytest.fixture
+def trainee(fresh, section):
+    def make(**changes) -> Trainee:
+        state = fresh(section(**changes))
+        for module in state.model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+        state.model.train()
+        return Trainee(state.model, state.model, state.optimizer)
+
+    return make
+
+
+def parameters(model: nn.Module) -> torch.Tensor:
+    return nn.utils.parameters_to_vector(model.parameters()).detach().clone()
+
+
+@pytest.mark.parametrize(
+    ("method", "forward"),
+    [("natural", 1), ("pgd_at", 5), ("mart", 6), ("trades", 7), ("fgsm_rs", 2), ("nfgsm", 2)],
+)
+def test_a_step_makes_no_extra_pass(method, forward, trainee, clips, threat):
+    """K + 1 passes; MART and TRADES train on two halves, and TRADES looks at the clean clips."""
+    it = trainee()
+    with count_passes(it.module) as passes:
+        train_step(it, clips, threat, Recipe(method=method, steps=4), seed=0)
+    assert passes.forward == forward * clips.size
+
+
+def test_free_makes_one_pass_and_one_update_a_replay(trainee, clips, threat):
+    it = trainee()
+    with count_passes(it.module) as passes:
+        train_step(it, clips, threat, Recipe(method="free", steps=4), seed=0)
+    assert passes.forward == 4 * clips.size
+    assert {int(slots["step"]) for slots in it.optimizer.state.values()} == {4}
+
+
+@pytest.mark.parametrize("method", NAMES)
+def test_modes_and_gradients_switches_are_left_as_they_were(method, trainee, clips, threat):
+    it = trainee()
+    it.module.heads["rgb"].eval()
+    train_step(it, clips, threat, Recipe(method=method, steps=2), seed=0)
+    assert it.module.training and not it.module.heads["rgb"].training
+    assert all(p.requires_grad for p in it.module.parameters())
+    assert not clips.rgb.requires_grad and clips.rgb.grad is None
+
+
+def test_attack_moves_no_batch_statistics(trainee, clips, threat):
+    """They move once, in the pass that trains, however many steps the attack takes."""
+    counts = []
+    for steps in (1, 6):
+        it = trainee()
+        train_step(it, clips, threat, Recipe(steps=steps), seed=0)
+        norms = [m for m in it.module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        counts.append({int(m.num_batches_tracked) for m in norms})
+    assert counts == [{1}, {1}]
+
+
+def freeze_statistics(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+
+
+@pytest.mark.parametrize("method", ["natural", "pgd_at", "trades", "mart"])
+def test_accumulation_is_the_same_step(method, trainee, clips, threat):
+    results = []
+    for accumulate in (1, 3):
+        it = trainee(lr=0.1)
+        freeze_statistics(it.module)
+        recipe = Recipe(method=method, steps=2, accumulate=accumulate)
+        result = train_step(it, clips, threat, recipe, seed=0)
+        grads = torch.cat([p.grad.flatten() for p in it.module.parameters()])
+        results.append((grads, float(result.loss), result.clips))
+    assert torch.allclose(results[0][0], results[1][0], atol=1e-5)
+    assert results[0][1] == pytest.approx(results[1][1], rel=1e-4)
+    assert results[0][2] == results[1][2] == clips.size
+
+
+def test_shares_of_uneven_workers_add_up_to_the_whole(trainee, clips, threat):
+    """Mean over two workers of gradients divided by their share = gradient of the whole batch."""
+    recipe = Recipe(method="natural", grad_clip=0.0)
+    parts = [torch.arange(0, 10), torch.arange(10, 24)]
+    grads = []
+    for rows, share in [(torch.arange(24), 24), (parts[0], 12), (parts[1], 12)]:
+        it = trainee()
+        freeze_statistics(it.module)
+        train_step(it, clips.select(rows), threat, recipe, seed=0, share=share)
+        grads.append(torch.cat([p.grad.flatten() for p in it.module.parameters()]))
+    assert torch.allclose(grads[0], (grads[1] + grads[2]) / 2, atol=1e-5)
+
+
+def test_weights_are_back_after_awp(trainee, clips, threat):
+    it = trainee()
+    loss = it.module(*clips[:3]).logits.square().mean()
+    loss.backward()
+    before = parameters(it.module)
+    with perturb_weights(it.module, 0.01):
+        away = parameters(it.module)
+    assert torch.equal(parameters(it.module), before)
+    weight = it.module.heads["rgb"].weight
+    assert not torch.equal(away, before)
+    moved = (away - before).norm() / before.norm()
+    assert 0.0 < float(moved) <= 0.0101
+    assert weight.grad is not None
+
+
+def test_awp_trains_against_the_worse_weights(trainee, clips, threat):
+    steps = []
+    for awp in (0.0, 0.05):
+        it = trainee()
+        result = train_step(it, clips, threat, Recipe(steps=1, awp=awp), seed=0)
+        steps.append((float(result.loss), parameters(it.module)))
+    assert steps[1][0] > steps[0][0]
+    assert not torch.equal(steps[0][1], steps[1][1])
+
+
+def test_consistency_pulls_modality_weights_together(trainee, clips, threat):
+    plain, tied = (Recipe(steps=2, consistency=c) for c in (0.0, 100.0))
+    it = trainee()
+    first = train_step(copy.deepcopy(it), clips, threat, plain, seed=0)
+    second = train_step(it, clips, threat, tied, seed=0)
+    assert first.clean_seen == 0 and second.clean_seen == clips.size
+    assert float(second.loss) > float(first.loss)
+
+
+def test_nonfinite_loss_stops_before_the_weights_are_touched(trainee, clips, threat):
+    it = trainee()
+    before = parameters(it.module)
+    skeleton = clips.skeleton.clone()
+    skeleton[3] = float("nan")
+    broken = clips._replace(skeleton=skeleton)
+    with pytest.raises(NonFiniteLoss) as caught:
+        train_step(it, broken, threat, Recipe(method="natural"), seed=0)
+    assert caught.value.clip_ids == clips.clip_id
+    assert torch.equal(parameters(it.module), before)
+
+
+def test_bf16_trains_and_keeps_float32_weights_and_examples(trainee, clips, threat):
+    it = trainee()
+    result = train_step(it, clips, threat, Recipe(steps=2, amp="bf16"), seed=0)
+    assert torch.isfinite(result.loss)
+    assert {p.dtype for p in it.module.parameters()} == {torch.float32}
+
+
+def test_early_stop_spends_less_and_still_trains(trainee, clips, threat):
+    spent = []
+    for early in (False, True):
+        it = trainee()
+        with count_passes(it.module) as passes:
+            train_step(it, clips, threat, Recipe(steps=6, early_stop=early), seed=0)
+        spent.append(passes.forward)
+    assert spent[1] < spent[0]
