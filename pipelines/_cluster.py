@@ -94,16 +94,17 @@ def parallel(
     *,
     workers: int = 0,
     describe: str = "",
+    gpus: float = 0.0,
     on_lost: Callable[[Item], Out] | None = None,
 ) -> Iterator[Out]:
-    """`function` of each item, one CPU each, results in the order of the items, with progress.
+    """`function` of each item, one CPU and `gpus` each; results in order of items, with progress.
 
     At most `workers` run at once (0 = one per CPU). A task whose worker or node dies is run again
     up to three times; after that `on_lost(item)` gives the result, or StageError names the item.
     An error that the function raises ends the run and is raised here.
     """
     limit = workers or c.cpus
-    task = ray.remote(function).options(num_cpus=1, max_retries=3)
+    task = ray.remote(function).options(num_cpus=1, num_gpus=gpus, max_retries=3)
     results: dict[int, Out] = {}
     running: dict[ray.ObjectRef, int] = {}
     following = iter(range(len(items)))

@@ -11,11 +11,18 @@ class EvaluateSection(Section):
     """What the evaluate stage runs on the test split."""
 
     suite: Literal["thin", "quick", "standard"] = "quick"
-    batch_size: int = Field(64, ge=1)
+    batch_size: int = Field(64, ge=1, description="clips of one task, attacked together")
     workers: int = Field(0, ge=0, description="parallel tasks; 0 = one per CPU of the cluster")
-    clips: int = Field(0, ge=0, description="evaluate only the first n test clips; 0 = all")
+    clips: int = Field(0, ge=0, description="evaluate a fixed draw of n test clips; 0 = all")
+    twin: str = Field(
+        "concat", description="trained model without AMR for the transfer attack; empty = none"
+    )
+    checks: bool = Field(True, description="gradient-masking checks, see docs/flags.md")
     curves: bool = Field(True, description="robust accuracy against eps, and the eps heat map")
-    curve_eps: tuple[Fraction, ...] = (0.0, 0.25, 0.5, 1.0, 2.0)
+    curve_eps: tuple[Fraction, ...] = Field(
+        (0.0, 0.25, 0.5, 1.0, 2.0), description="multiples of eps, rising from 0"
+    )
+    curve_clips: int = Field(64, ge=1, description="test clips behind the curves")
     export: bool = Field(False, description="export adversarial clips as Arrow")
     allow_licensed_export: bool = False
 

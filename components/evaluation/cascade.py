@@ -23,7 +23,8 @@ from components.evaluation.loop import Scores, cells_of, perturb, score
 from components.evaluation.sizes import perturbation_sizes
 from components.evaluation.suite import Entry
 
-MICRO = 16  # clips per forward pass. What a record depends on is no setting.
+# Clips per forward pass by device. What a record depends on is no setting.
+MICRO = {"cpu": 16, "cuda": 64}
 
 
 @dataclass
@@ -89,21 +90,22 @@ def run_cascade(
     *,
     seed: int,
     cells: Sequence[str] = CELLS,
-    micro: int | None = MICRO,
+    micro: int | None = None,
     exhaustive: bool = False,
     keep: bool = False,
     twin: nn.Module | None = None,
 ) -> ChunkResult:
     """Run `entries` on `clips` (on the model's device) in every cell the threat model allows.
 
-    micro: clips per forward pass, always exactly so many; None = whatever comes, for speed without
-    the promise that a clip's verdict does not depend on its neighbours.
+    micro: clips per forward pass, always exactly so many; None = by device; 0 = whatever comes,
+    for speed without the promise that a clip's verdict does not depend on its neighbours.
     exhaustive: every attack sees every clip (what the cascade is measured against).
     keep: also return, per cell, the worst input found for each clip.
     twin: the source of the transfer attack, for suites that have one.
     """
-    net = Counter(FixedShape(model, micro) if micro else model)
-    source = FixedShape(twin, micro) if twin is not None and micro else twin
+    places = micro_of(clips.label.device) if micro is None else micro
+    net = Counter(FixedShape(model, places) if places else model)
+    source = FixedShape(twin, places) if twin is not None and places else twin
     hooked = [model] if twin is None else [model, twin]
     with frozen(net):
         every = torch.arange(clips.size, device=clips.label.device)
@@ -134,6 +136,11 @@ def run_cascade(
             if keep:
                 result.worst[cell] = worst
     return result
+
+
+def micro_of(device: torch.device) -> int:
+    """Clips per forward pass on this device."""
+    return MICRO.get(device.type, MICRO["cuda"])
 
 
 def _attack(

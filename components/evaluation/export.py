@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from components.attacks import frozen
 from components.batch import Batch
-from components.evaluation.cascade import MICRO, ChunkResult
+from components.evaluation.cascade import ChunkResult, micro_of
 from components.evaluation.fixed import FixedShape
 from components.evaluation.loop import device_of, score
 from components.evaluation.metrics import accuracy
@@ -115,11 +115,12 @@ def replay(model: nn.Module, path: str | Path) -> dict[str, dict[str, Any]]:
     For the model the set was made for this is its worst-case robust accuracy again; for another
     it is a transfer attack, an upper bound on its robust accuracy.
     """
-    net = FixedShape(model, MICRO)
+    device = device_of(model)
+    net = FixedShape(model, micro_of(device))
     verdicts: dict[str, list[bool]] = {}
     with frozen(net):
         for cell, clips in read_adversarial(path):
-            scores = score(net, clips.to(device_of(model)))
+            scores = score(net, clips.to(device))
             verdicts.setdefault(cell, []).extend(scores.correct.tolist())
     return {cell: accuracy(rows) for cell, rows in verdicts.items()}
 

@@ -34,7 +34,7 @@ def robust_counts(
     device = device_of(model)
     for batch in batches:
         result = run_cascade(
-            model, batch.to(device), [entry], threat, seed=seed, cells=cells, micro=None
+            model, batch.to(device), [entry], threat, seed=seed, cells=cells, micro=0
         )
         counts["clips"] += batch.size
         counts["clean"] += int(result.clean.scores.correct.sum())

@@ -1,0 +1,188 @@
+"""One piece of a model's evaluation as a task for any worker: from shards to a file of results.
+
+What a piece finds depends on its specification alone, never on the worker, so any number of
+workers write the same bytes; and a piece whose file is there already, from before a kill, is done.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import torch
+from torch import nn
+
+import components
+from components.attacks import Budget, ThreatModel
+from components.batch import Batch
+from components.checkpoint import load_model
+from components.config.threat import ThreatSection
+from components.datasets import ClipDataset
+from components.evaluation.cascade import run_cascade
+from components.evaluation.checks import check_model
+from components.evaluation.curves import standing_grid
+from components.evaluation.evaluate import abilities, chunk_of
+from components.evaluation.export import to_table
+from components.evaluation.suite import describe, entries_of
+from components.shards import ShardSet
+
+ASIDE = b"aside"  # metadata key of what a piece has to say besides its table
+CODE = ("attacks", "evaluation", "models", "datasets", "batch.py", "seeds.py")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one task does: run the suite on some clips, or the checks, or the curves.
+
+    rows: rows of the shards; key: hash of all that the result depends on; see `key_of`
+    """
+
+    kind: Literal["suite", "checks", "curves"]
+    checkpoint: str
+    twin: str
+    shards: str
+    cache_gb: float
+    rows: tuple[int, ...]
+    classes: tuple[int, ...]
+    threat: ThreatModel
+    suite: str
+    seed: int
+    factors: tuple[float, ...]
+    export: bool
+    cuda: bool
+    folder: str
+    key: str = ""
+
+    @property
+    def path(self) -> Path:
+        """Where the result goes."""
+        return Path(self.folder) / f"{self.kind}-{self.key}.arrow"
+
+
+def threat_of(section: ThreatSection) -> ThreatModel:
+    """The `threat` section of params.yaml as the threat model of the evaluation."""
+    rgb, skeleton = section.rgb, section.skeleton
+    return ThreatModel(rgb=Budget(rgb.norm, rgb.eps), skeleton=Budget(skeleton.norm, skeleton.eps))
+
+
+def key_of(piece: Piece, about: dict[str, Any]) -> str:
+    """Hash of a piece, of `about` (checkpoint and shard fingerprints, suite hash) and the code."""
+    told = asdict(piece)
+    for name in ("checkpoint", "twin", "shards", "cache_gb", "folder", "key"):
+        del told[name]  # where things lie is no part of what comes out
+    body = [told, about, torch.__version__, code_fingerprint()]
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@lru_cache(maxsize=1)
+def code_fingerprint() -> str:
+    """Hash of the source that decides a record: a change of an attack makes old pieces stale."""
+    root = Path(components.__file__).parent
+    digest = hashlib.sha256()
+    for name in CODE:
+        place = root / name
+        for file in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+            digest.update(file.relative_to(root).as_posix().encode() + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def run_piece(piece: Piece) -> str:
+    """Do the piece unless its file is there; the file's path.
+
+    The file appears under its name only when it is complete.
+    """
+    if not piece.path.exists():
+        torch.set_num_threads(1)  # one thread count for all workers: sums round the same way
+        torch.backends.cudnn.deterministic = True
+        device = "cuda" if piece.cuda else "cpu"
+        model, about = load_model(piece.checkpoint)
+        model.to(device)
+        clips = _clips(piece, about["model"], device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(piece.seed)  # for models that draw numbers in evaluation mode
+            tables = _DO[piece.kind](piece, model, clips)
+        for path, table in tables.items():
+            write_atomically(path, table)
+    return str(piece.path)
+
+
+def _clips(piece: Piece, inputs: Mapping[str, Any], device: str) -> Batch:
+    shards = ShardSet.open(piece.shards, cache_gb=piece.cache_gb, verify=False)
+    data = ClipDataset(
+        shards,
+        piece.rows,
+        piece.classes,
+        rgb_frames=inputs["rgb_frames"],
+        rgb_size=inputs["rgb_size"],
+        skeleton_frames=inputs["skeleton_frames"],
+    )
+    return data.batch(range(len(data)), device=device)
+
+
+def _suite(piece: Piece, model: nn.Module, clips: Batch) -> dict[Path, pa.Table]:
+    has, _ = abilities(model, clips)
+    twin = None
+    if piece.twin:
+        twin = load_model(piece.twin)[0].to(clips.label.device)
+        has |= {"twin"}
+    entries = entries_of(piece.suite, has)
+    result = run_cascade(
+        model,
+        clips,
+        entries,
+        piece.threat,
+        seed=piece.seed,
+        keep=piece.export,
+        twin=twin,
+    )
+    chunk = chunk_of(result)
+    # The export first: once the records are there, the piece counts as done.
+    tables = {export_path(piece.path): to_table(result)} if piece.export else {}
+    told = {"costs": chunk.costs, "entries": describe(entries)}
+    return {**tables, piece.path: _with_json(chunk.records, told)}
+
+
+def _checks(piece: Piece, model: nn.Module, clips: Batch) -> dict[Path, pa.Table]:
+    flags = check_model(model, clips, piece.threat, seed=piece.seed)
+    return {piece.path: _with_json(pa.table({}), flags)}
+
+
+def _curves(piece: Piece, model: nn.Module, clips: Batch) -> dict[Path, pa.Table]:
+    grid = standing_grid(model, clips, piece.threat, piece.factors, seed=piece.seed)
+    return {piece.path: _with_json(pa.table({}), grid)}
+
+
+_DO = {"suite": _suite, "checks": _checks, "curves": _curves}
+
+
+def export_path(path: Path) -> Path:
+    """Where the adversarial clips of a piece go."""
+    return path.with_suffix(".adversarial.arrow")
+
+
+def _with_json(table: pa.Table, value: Any) -> pa.Table:
+    return table.replace_schema_metadata({ASIDE: json.dumps(value).encode()})
+
+
+def read_piece(path: str | Path) -> tuple[pa.Table, Any]:
+    """The table of a finished piece, and the value kept beside it."""
+    table = read_table(path)
+    return table.replace_schema_metadata(None), json.loads(table.schema.metadata[ASIDE])
+
+
+def read_table(path: str | Path) -> pa.Table:
+    """A whole Arrow file, memory-mapped."""
+    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+
+
+def write_atomically(path: Path, table: pa.Table) -> None:
+    """All of the file or nothing of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    with pa.ipc.new_file(str(temporary), table.schema) as writer:
+        writer.write_table(table)
+    temporary.replace(path)

@@ -1,0 +1,249 @@
+"""Stage evaluate: every trained model under the suite of attacks -> artifacts/evaluation/."""
+
+import json
+import logging
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from components.checkpoint import read_config
+from components.datasets import select_split
+from components.evaluation.checks import SUBSET
+from components.evaluation.curves import check_factors, curves
+from components.evaluation.evaluate import Chunk, assemble, rank
+from components.evaluation.export import check_licence, export_adversarial
+from components.evaluation.job import (
+    Piece,
+    export_path,
+    key_of,
+    read_piece,
+    read_table,
+    run_piece,
+    threat_of,
+    write_atomically,
+)
+from components.evaluation.records import SCHEMA
+from components.evaluation.suite import SUITES, Entry, suite_hash
+from components.sample.folder import read_marker
+from components.shards import ShardError, ShardSet
+from pipelines._cluster import cluster, parallel
+from pipelines._stage import Stage, StageError, run_stage
+
+log = logging.getLogger("evaluate")
+CURVE_CLIPS = 32  # clips of one task of the curves
+
+
+@dataclass(frozen=True)
+class Clips:
+    """The test split: rows of the shards, their clip ids, the classes and what to call it all."""
+
+    rows: np.ndarray
+    ids: list[str]
+    classes: list[int]
+    fingerprint: str
+    source: str
+
+
+def main(stage: Stage) -> None:
+    """Evaluate the trained models; interrupted, run it again and it goes on."""
+    section = stage.config.evaluate
+    check_factors(section.curve_eps)
+    names = models(stage)
+    clips = test_clips(stage)
+    if section.export:
+        check_licence(synthetic(stage, clips.ids), section.allow_licensed_export)
+    with cluster(stage.config.ray) as c:
+        for name in names:
+            pieces = plan(stage, name, clips)
+            paths = parallel(
+                c,
+                run_piece,
+                pieces,
+                workers=section.workers,
+                describe=f"evaluate {name}: {len(clips.ids)} clips, {section.suite}",
+                gpus=stage.config.ray.gpus_per_worker,
+            )
+            write_results(stage, name, clips, pieces, [Path(path) for path in paths])
+
+
+def models(stage: Stage) -> list[str]:
+    """The model named by `model.fusion=...` on the command line, else all that are trained."""
+    if any(word.partition("=")[0].strip() == "model.fusion" for word in stage.overrides):
+        return [stage.config.model.fusion]
+    found = sorted(p.parent.name for p in (stage.artifacts / "train").glob("*/best"))
+    if not found:
+        raise StageError(
+            f"no trained model under {stage.artifacts / 'train'}; run `python -m pipelines.train`"
+        )
+    return found
+
+
+def test_clips(stage: Stage) -> Clips:
+    """The clips of the test split, all or a fixed draw of `evaluate.clips`."""
+    if "://" not in stage.shards:
+        stage.require(Path(stage.shards), "shard")
+    shards = ShardSet.open(stage.shards, cache_gb=stage.config.shard.cache_gb)
+    split = select_split(shards, stage.config.data)
+    if not len(split.test):
+        raise StageError("the test split has no clips; check data.protocol and its lists")
+    rows = sorted(split.test.tolist(), key=lambda row: rank(shards.clip_ids[row]))
+    chosen = rows[: stage.config.evaluate.clips or len(rows)]
+    ids = [shards.clip_ids[row] for row in chosen]
+    return Clips(np.array(chosen), ids, split.classes, shards.fingerprint, shards.source)
+
+
+def synthetic(stage: Stage, ids: Sequence[str]) -> bool:
+    """Whether the bundled generator lists every one of these clips among its own files."""
+    marker = read_marker(stage.data)
+    own = {Path(file).stem for file in marker["files"]} if marker else set()
+    return own.issuperset(ids)
+
+
+def plan(stage: Stage, name: str, clips: Clips) -> list[Piece]:
+    """The tasks of one model: chunks of clips, then the checks and the curves."""
+    config, section = stage.config, stage.config.evaluate
+    folder = stage.require(stage.artifacts / "train" / name / "best", "train")
+    about = read_config(folder)
+    if list(about["classes"]) != clips.classes:
+        raise StageError(
+            f"{folder} was trained on {len(about['classes'])} classes, the split has "
+            f"{len(clips.classes)} (or others); train again with these data settings"
+        )
+    twin = twin_of(stage, name, about)
+    facts = {
+        "checkpoint": about["weights_sha256"],
+        "model": about["model"],
+        "twin": read_config(twin)["weights_sha256"] if twin else "",
+        "shards": clips.fingerprint,
+        "suite": suite_hash(SUITES[section.suite]),
+    }
+    base = Piece(
+        kind="suite",
+        checkpoint=str(folder),
+        twin=str(twin or ""),
+        shards=stage.shards,
+        cache_gb=config.shard.cache_gb,
+        rows=(),
+        classes=tuple(clips.classes),
+        threat=threat_of(config.threat),
+        suite=section.suite,
+        seed=config.seed,
+        factors=tuple(section.curve_eps),
+        export=section.export,
+        cuda=config.ray.gpus_per_worker > 0,
+        folder=str(working(stage, name)),
+    )
+    pieces = [replace(base, rows=part) for part in split_evenly(clips.rows, section.batch_size)]
+    if section.checks:
+        pieces.append(replace(base, kind="checks", rows=as_rows(clips.rows[:SUBSET])))
+    if section.curves:
+        some = clips.rows[: section.curve_clips]
+        pieces += [replace(base, kind="curves", rows=p) for p in split_evenly(some, CURVE_CLIPS)]
+    return [replace(piece, key=key_of(piece, facts)) for piece in pieces]
+
+
+def twin_of(stage: Stage, name: str, about: dict[str, Any]) -> Path | None:
+    """The checkpoint to transfer from: only for AMR, and only when the suite has such an attack."""
+    twin = stage.config.evaluate.twin
+    wanted = any(entry.needs == "twin" for entry in SUITES[stage.config.evaluate.suite])
+    if not wanted or not twin or about["model"]["fusion"] != "amr" or twin == name:
+        return None
+    folder = stage.artifacts / "train" / twin / "best"
+    if not folder.exists():
+        raise StageError(
+            f"{folder} is missing, and the suite transfers attacks from {twin!r}; run "
+            f"`python -m pipelines.train model.fusion={twin}`, or set evaluate.twin="
+        )
+    return folder
+
+
+def split_evenly(rows: np.ndarray, most: int) -> list[tuple[int, ...]]:
+    """Parts of nearly equal size, none above `most`; they depend on the rows alone."""
+    return [as_rows(part) for part in np.array_split(rows, -(-len(rows) // most))]
+
+
+def as_rows(rows: np.ndarray) -> tuple[int, ...]:
+    """Plain integers, which a key can be made of."""
+    return tuple(int(row) for row in rows)
+
+
+def working(stage: Stage, name: str) -> Path:
+    """Where finished pieces lie until all are done."""
+    return stage.artifacts / "partial" / "evaluation" / name
+
+
+def write_results(
+    stage: Stage, name: str, clips: Clips, pieces: Sequence[Piece], paths: Sequence[Path]
+) -> None:
+    """Join the pieces, in their order, to the records, the summary and the curves."""
+    found: dict[str, list[tuple[Any, Any]]] = {"suite": [], "checks": [], "curves": []}
+    for piece, path in zip(pieces, paths, strict=True):
+        found[piece.kind].append(read_piece(path))
+    out = stage.artifacts / "evaluation"
+    out.mkdir(parents=True, exist_ok=True)
+    checkpoint = read_config(pieces[0].checkpoint)
+    threat = pieces[0].threat
+    chunks = [Chunk(table, told["costs"]) for table, told in found["suite"]]
+    summary = assemble(
+        chunks,
+        [Entry(**entry) for entry in found["suite"][0][1]["entries"]],
+        threat,
+        classes=clips.classes,
+        flags=[flag for _, flags in found["checks"] for flag in flags],
+        about={
+            "model": name,
+            "seed": stage.config.seed,
+            "suite": stage.config.evaluate.suite,
+            "checkpoint_sha256": checkpoint["weights_sha256"],
+            "shards_fingerprint": clips.fingerprint,
+            "source": clips.source,
+        },
+    )
+    attack = checkpoint.get("train", {}).get("attack", {})
+    curve: dict[str, Any] = {
+        "model": name,
+        "train_eps": {m: attack.get(f"{m}_eps", 0.0) for m in ("rgb", "skeleton")},
+    }
+    if found["curves"]:
+        drawn = sum(len(piece.rows) for piece in pieces if piece.kind == "curves")
+        grids = [grid for _, grid in found["curves"]]
+        curve = curves(grids, drawn, threat, stage.config.evaluate.curve_eps, curve)
+    if stage.config.evaluate.export:
+        export_adversarial(
+            [read_table(export_path(p.path)) for p in pieces if p.kind == "suite"],
+            out / f"{name}_adversarial.arrow",
+            synthetic=synthetic(stage, clips.ids),
+            allow_licensed_export=stage.config.evaluate.allow_licensed_export,
+        )
+    records = pa.concat_tables([chunk.records for chunk in chunks])
+    write_atomically(out / f"{name}.arrow", records.replace_schema_metadata(SCHEMA.metadata))
+    write_json(out / f"{name}_curves.json", curve)
+    write_json(out / f"{name}.json", summary)
+    shutil.rmtree(working(stage, name))
+    log.info(line(summary))
+
+
+def write_json(path: Path, body: dict[str, Any]) -> None:
+    """Strict JSON (no NaN), whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(body, indent=1, allow_nan=False) + "\n")
+    temporary.replace(path)
+
+
+def line(summary: dict[str, Any]) -> str:
+    """One line for the terminal."""
+    worst = ", ".join(f"{cell} {100 * a['value']:.1f}" for cell, a in summary["worst"].items())
+    return (
+        f"{summary['model']}: clean {100 * summary['clean_acc']['value']:.1f} %, worst case "
+        f"{worst} % of {summary['clips']} clips; gradient-masking checks: {summary['flagged']}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(run_stage("evaluate", main, expected=(ShardError,)))
