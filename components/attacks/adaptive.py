@@ -114,7 +114,9 @@ def applicable(model: Model, batch: Batch) -> tuple[str, ...]:
 
 def _attention(output: ModelOutput | Tensor, label: Tensor, column: int, weight: float) -> Tensor:
     weights = _part(output, "weights")
-    logs = [w[..., column].float().clamp(min=1e-6).log().reshape(len(w), -1).mean(1) for w in weights]
+    logs = [
+        w[..., column].float().clamp(min=1e-6).log().reshape(len(w), -1).mean(1) for w in weights
+    ]
     return cross_entropy(output, label) + weight * torch.stack(logs).mean(dim=0)
 
 

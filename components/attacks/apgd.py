@@ -160,10 +160,9 @@ class _Run:
         }
         self.x, self.old = region.project_(mixed), before
         previous, previous_grad = self.value, self.grad
-        logits, self.value, self.grad = value_and_grad(
-            self.net, region.batch, self.x, self.objective
-        )
-        self.best.see(self.x, logits, self.value)
+        self._look(last)
+        if last:
+            return
         for name, gain in self._gains(previous, previous_grad).items():
             self.gained[name] += gain > 0
         higher = self.value > self.peak_value

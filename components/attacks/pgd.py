@@ -101,22 +101,27 @@ def _run_early(
     best: Best,
     keep: str,
 ) -> Tensor:
-    """As `_run`, on the shrinking set of clips that still stand (one host sync a step)."""
+    """As `_run`, on the shrinking set of clips that no restart has fooled (a host sync a step)."""
     value = torch.full_like(best.value, -torch.inf)
-    standing = torch.arange(value.numel(), device=value.device)
-    zone, moving = region, adv
+    standing = (~best.done).nonzero().flatten()
+    if standing.numel() == 0:
+        return value
+    zone, moving = region.select(standing), {m: x[standing] for m, x in adv.items()}
     for _ in range(steps):
         logits, now, grads = value_and_grad(net, zone.batch, moving, objective)
         value[standing] = now.to(value.dtype)
-        open_ = (~fooled(logits, zone.batch.label)).nonzero().flatten()
-        if open_.numel() == 0:
-            break
-        if open_.numel() < zone.batch.size:
-            zone, standing = zone.select(open_), standing[open_]
+        hit = fooled(logits, zone.batch.label)
+        if bool(hit.any()):
+            for name, x in moving.items():
+                adv[name][standing[hit]] = best.adv[name][standing[hit]] = x[hit]
+            best.done[standing[hit]] = True
+            open_ = (~hit).nonzero().flatten()
             moving = {m: x[open_] for m, x in moving.items()}
+            zone, standing = zone.select(open_), standing[open_]
+            if standing.numel() == 0:
+                break
             grads = {m: g[open_] for m, g in grads.items()}
         zone.step_(moving, grads, alpha)
-        if moving is not adv:
-            for name, x in moving.items():
-                adv[name][standing] = x
+    for name, x in moving.items():
+        adv[name][standing] = x
     return value
