@@ -55,6 +55,9 @@ class ModelSection(Section):
     rgb_frames: int = Field(8, ge=1)
     rgb_size: int = Field(48, ge=16)
     skeleton_frames: int = Field(32, ge=4)
+    centre: Literal["body", "spine"] = Field(
+        "body", description="origin: mean of all joints or one joint, in the first valid frame"
+    )
     view_rotation: bool = Field(False, description="turn skeletons until the shoulders lie along x")
     rgb_weights: str = Field("", description="file with a published state dict for the video net")
     amr: AmrSection = AmrSection()

@@ -1,6 +1,7 @@
 """From names and numbers to a model: the one place where settings meet constructors."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -61,6 +62,7 @@ def two_stream(
     width: float = 1.0,
     dropout: float = 0.3,
     skeleton_frames: int = 32,
+    centre: str = "body",
     view_rotation: bool = False,
     rgb_weights: str = "",
     amr: Mapping[str, Any] | None = None,
@@ -109,7 +111,7 @@ def two_stream(
         fusions, merge, balance = amr_parts(pairs, sizes, num_classes, **(amr or {}))
         joins = joins if fusions else []
         if balance:
-            penalties.append(lambda output: balance * imbalance(output.weights))
+            penalties.append(partial(imbalance, factor=balance))
     heads = None
     if aux_heads or not isinstance(merge, ConcatMerge | MemoryMerge):
         heads = nn.ModuleDict(
@@ -126,7 +128,9 @@ def two_stream(
         penalties=penalties,
         show_aux=aux_heads,
         dropout=dropout,
-        skeleton_normalize=SkeletonNormalize(rotate=view_rotation, motion=bodies.motion),
+        skeleton_normalize=SkeletonNormalize(
+            centre=centre, rotate=view_rotation, motion=bodies.motion
+        ),
     )
 
 

@@ -52,12 +52,12 @@ class FeatureMemory(nn.Module):
         *,
         atoms: int = 64,
         sparsity: float = 0.1,
-        steps: int = 10,
+        steps: int = 20,
         mix: float = 0.5,
     ) -> None:
         super().__init__()
         self.sparsity, self.steps, self.mix = sparsity, steps, mix
-        self.dictionary = nn.Parameter(torch.randn(features, atoms).abs())
+        self.dictionary = nn.Parameter(torch.randn(features, atoms))
 
     def atoms(self) -> Tensor:
         """The dictionary [C, A] with columns of length 1, in float32."""

@@ -53,6 +53,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     body = bytearray(path.read_bytes())
     try:
         (length,) = struct.unpack_from("<Q", body)
+        if 8 + length > len(body):
+            raise ValueError("the file ends within its header")
         header = json.loads(body[8 : 8 + length].decode())
         header.pop("__metadata__", None)
         tensors = {}

@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from components.batch import ModelOutput
 from components.models.amr import floored_softmax
 
 STATISTICS = 5
@@ -118,10 +119,10 @@ def statistics(log_p: Tensor) -> Tensor:
     return torch.stack([entropy, top.values[:, 0], margin, trust, overlap], -1)
 
 
-def imbalance(weights: dict[str, Tensor]) -> Tensor:
-    """log 2 - entropy of the batch's mean weights, averaged over places: 0 = both used alike."""
+def imbalance(output: ModelOutput, factor: float = 1.0) -> Tensor:
+    """factor * (log 2 - entropy of the batch's mean weights), mean over places; 0 = equal use."""
     terms = []
-    for weight in weights.values():
+    for weight in output.weights.values():
         mean = weight.flatten(0, -2).mean(0).clamp(min=1e-6)
         terms.append(math.log(2.0) + (mean * mean.log()).sum())
-    return torch.stack(terms).mean()
+    return factor * torch.stack(terms).mean()

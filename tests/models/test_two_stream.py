@@ -1,0 +1,157 @@
+"""The whole model: what its output holds, what never reaches it, and how parts are chosen."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from components.config.model import ModelSection
+from components.models import build_model, two_stream
+from components.models.build import FUSIONS, SKELETON, VIDEO, resolve_joins
+
+SMALL = {"num_classes": 5, "width": 0.25, "skeleton_frames": 16}
+
+
+def test_every_setting_builds_and_the_defaults_agree() -> None:
+    section = ModelSection().model_dump()
+    torch.manual_seed(0)
+    named = build_model({**section, "num_classes": 7})
+    torch.manual_seed(0)
+    flat = two_stream(num_classes=7)
+    assert repr(named) == repr(flat)
+    for a, b in zip(named.parameters(), flat.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("rgb", VIDEO)
+@pytest.mark.parametrize("skeleton", SKELETON)
+def test_amr_joins_any_pair_of_backbones_at_several_stages(
+    rgb: str, skeleton: str, inputs: Callable
+) -> None:
+    torch.manual_seed(0)
+    model = two_stream(
+        rgb=rgb, skeleton=skeleton, num_classes=5, width=0.125, skeleton_frames=16,
+        fusion_stages=[[1, -2], -1], dropout=0.0,
+    )  # fmt: skip
+    model.eval()
+    data = inputs()
+    out = model(*data)
+    assert out.logits.shape == (3, 5) and torch.isfinite(out.logits).all()
+    assert set(out.weights) == {"stage2", "stage4", "logits"}
+    assert set(out.aux) == {"rgb", "skeleton"}
+    for weight in out.weights.values():
+        assert torch.equal(weight, torch.full_like(weight, 0.5))
+    # At the start nothing is scaled: the prediction is that of late fusion with the same weights.
+    late = two_stream(
+        rgb=rgb, skeleton=skeleton, num_classes=5, width=0.125, skeleton_frames=16,
+        fusion="late", dropout=0.0,
+    )  # fmt: skip
+    late.load_state_dict(model.state_dict(), strict=False)
+    late.eval()
+    expected = late(*data).logits.softmax(1)
+    assert torch.allclose(out.logits.softmax(1), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("aux", [True, False])
+def test_every_fusion_trains_all_its_parameters(fusion: str, aux: bool, inputs: Callable) -> None:
+    torch.manual_seed(0)
+    model = two_stream(fusion=fusion, aux_heads=aux, **SMALL).train()
+    out = model(*inputs(4))
+    assert set(out.aux) == ({"rgb", "skeleton"} if aux else set())
+    loss = torch.nn.functional.cross_entropy(out.logits, torch.arange(4))
+    loss = loss + sum(a.square().mean() for a in out.aux.values()) + model.regulariser(out)
+    loss.backward()
+    without = [name for name, p in model.named_parameters() if p.grad is None]
+    assert not without
+    assert model.regulariser(out).shape == ()
+    assert (model.regulariser(out) != 0) == ("minsim" in fusion or "exfmem" in fusion)
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_absent_persons_do_not_matter(fusion: str, inputs: Callable) -> None:
+    torch.manual_seed(0)
+    model = two_stream(fusion=fusion, **SMALL).eval()
+    rgb, skeleton, present = inputs(3)
+    absent = ~present[:, None, :, None, :].expand_as(skeleton)
+    poisoned = skeleton.masked_fill(absent, float("nan")).requires_grad_()
+    out = model(rgb, poisoned, present)
+    assert torch.equal(out.logits, model(rgb, skeleton, present).logits)
+    (gradient,) = torch.autograd.grad(out.logits.square().sum(), poisoned)
+    assert not gradient[absent].any() and gradient[~absent].any()
+    # A clip of its own, with the empty place left out of the computation, gives the same.
+    alone = model(rgb[:1], skeleton[:1], present[:1]).logits
+    assert torch.allclose(alone, out.logits[:1], atol=1e-5)
+    nobody = model(rgb, skeleton, torch.zeros_like(present)).logits
+    assert torch.isfinite(nobody).all()
+
+
+def test_a_person_may_stand_in_either_place(inputs: Callable) -> None:
+    torch.manual_seed(0)
+    model = two_stream(**SMALL).eval()
+    rgb, skeleton, present = inputs(1)  # the only person is in place 0
+    a = model(rgb, skeleton, present).logits
+    b = model(rgb, skeleton.flip(-1), present.flip(-1)).logits
+    assert torch.allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_telemetry_is_that_of_the_same_pass_and_changes_nothing(
+    fusion: str, inputs: Callable
+) -> None:
+    torch.manual_seed(0)
+    model = two_stream(fusion=fusion, **SMALL).eval()
+    data = inputs()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    first, second = model(*data), model(*data)
+    assert torch.equal(first.logits, second.logits)
+    for weight in first.weights.values():
+        assert weight.shape[0] == 3 and weight.shape[-1] == 2
+        assert torch.allclose(weight.sum(-1), torch.ones(()))
+    assert bool(first.weights) == (fusion == "amr")
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_fusion_stages_are_python_indices_or_pairs() -> None:
+    assert resolve_joins((-2, -1), 4, 3) == [(2, 1), (3, 2)]
+    assert resolve_joins((-1, (0, 0)), 4, 3) == [(0, 0), (3, 2)]
+    with pytest.raises(ValueError, match="outside the 3 skeleton stages"):
+        resolve_joins((3,), 4, 3)
+    with pytest.raises(ValueError, match="neither a stage nor a pair"):
+        resolve_joins(((1, 2, 3),), 4, 3)
+    with pytest.raises(ValueError, match="both must grow"):
+        two_stream(num_classes=3, fusion_stages=[[1, 2], [2, 1]])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"rgb": "resnet"}, "model.rgb='resnet'; there are: small_video"),
+        ({"skeleton": "gcn"}, "model.skeleton='gcn'"),
+        ({"fusion": "sum"}, "model.fusion='sum'"),
+        ({"centre": "hip"}, "model.centre='hip'"),
+        ({"amr": {"heads": 5}}, "heads=5"),
+        ({"amr": {"logits": "max"}}, "model.amr.logits='max'"),
+        ({"amr": {"evidence": "x"}}, "evidence 'x'"),
+        ({"amr": {"logits": "mean", "stage_weights": False, "balance": 1.0}}, "balance"),
+    ],
+)
+def test_wrong_settings_say_what_to_change(wrong: dict, message: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        two_stream(num_classes=3, **wrong)
+    assert message in str(caught.value)
+
+
+def test_amr_parts_can_be_left_out(inputs: Callable) -> None:
+    data = inputs()
+    bare = two_stream(
+        amr={"stage_weights": False, "stage_gates": False, "logits": "mean"}, **SMALL
+    ).eval()
+    late = two_stream(fusion="late", **SMALL).eval()
+    late.load_state_dict(bare.state_dict())  # strict: nothing of AMR is left
+    assert torch.equal(bare(*data).logits, late(*data).logits)
+    gates = two_stream(amr={"stage_weights": False}, **SMALL).eval()(*data)
+    assert set(gates.weights) == {"logits"}
+    classes = two_stream(amr={"per_class": True}, **SMALL).eval()(*data)
+    assert classes.weights["logits"].shape == (3, 5, 2)
