@@ -1,0 +1,199 @@
+"""The loop: resumes bit for bit, notices a collapse and rolls back, keeps its schedules."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+import torch
+
+from components.batch import Batch
+from components.checkpoint import CheckpointError, same_weights
+from components.training.collapse import collapsed
+from components.training.loop import recipe_of, train_epochs, training_threat
+from components.training.schedule import (
+    attack_steps,
+    draw_cell,
+    eps_factor,
+    epoch_seed,
+    lr_factor,
+    seed_step,
+)
+from components.training.state import load_state, new_state, save_state
+from components.training.step import NonFiniteLoss
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"method": "pgd_at", "ema": 0.9, "awp": 0.01, "attack": {"steps": 2, "modalities": "mix"}},
+        {"method": "free", "attack": {"steps": 2}, "schedule": "cosine"},
+        {"method": "nfgsm", "eps_warmup": 2, "accumulate": 2},
+    ],
+)
+def test_resumed_run_is_bit_equal(changes, fresh, section, data, threat, tmp_path, model_config):
+    train = section(epochs=3, **changes)
+    whole = fresh(train)
+    rows = list(train_epochs(whole, data, train, threat, seed=0))
+
+    cut = fresh(train)
+    next(iter(train_epochs(cut, data, train, threat, seed=0)))
+    save_state(tmp_path / "state", cut, model_config)
+    resumed = fresh(train, seed=99)
+    load_state(tmp_path / "state", resumed)
+    list(train_epochs(resumed, data, train, threat, seed=0))
+
+    assert same_weights(whole.model, resumed.model)
+    if whole.average is not None:
+        assert same_weights(whole.average, resumed.average)
+        assert not same_weights(whole.model, whole.average)
+    a, b = (side.optimizer.state_dict()["state"] for side in (whole, resumed))
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[i][slot], b[i][slot]) for i in a for slot in a[i])
+    ours, theirs = asdict(whole.position), asdict(resumed.position)
+    timed = {"seconds", "train_seconds", "clips_per_s"}
+    for side in (ours, theirs):
+        side["history"] = [
+            {k: v for k, v in row.items() if k not in timed} for row in side["history"]
+        ]
+    assert ours == theirs
+    assert len(rows) == 3
+
+
+def test_state_of_another_model_is_refused(fresh, section, tmp_path, model_config):
+    save_state(tmp_path / "state", fresh(section()), model_config)
+    other = new_state(torch.nn.Linear(2, 2), lr=1.0, weight_decay=0.0, ema=0.0)
+    with pytest.raises(CheckpointError, match="does not fit"):
+        load_state(tmp_path / "state", other)
+    (tmp_path / "state" / "state.json").unlink()
+    with pytest.raises(CheckpointError, match="no training state"):
+        load_state(tmp_path / "state", other)
+
+
+def test_state_folder_holds_no_pickle(fresh, section, tmp_path, model_config):
+    save_state(tmp_path / "state", fresh(section(ema=0.9)), model_config)
+    names = sorted(p.name for p in (tmp_path / "state").iterdir())
+    assert names == ["config.json", "model.safetensors", "state.json", "state.safetensors"]
+    json.loads((tmp_path / "state" / "state.json").read_text())
+
+
+class Turncoat:
+    """Data whose validation asks for other classes from some epoch on: a collapse to order."""
+
+    def __init__(self, data, after: int):
+        self.data, self.after, self.epoch = data, after, 0
+
+    def steps(self) -> int:
+        return 4 * self.data.steps()
+
+    def train(self, epoch: int):
+        self.epoch = epoch
+        for _ in range(4):
+            yield from self.data.train(epoch)
+
+    def validation(self):
+        for batch in self.data.validation():
+            late = self.epoch >= self.after
+            yield batch._replace(label=(batch.label + late) % 3)
+
+
+def test_collapse_rolls_back_and_strengthens_the_attack(fresh, section, data, threat):
+    train = section(epochs=3, lr=5e-3, method="fgsm_rs", val_steps=1)
+    state = fresh(train)
+    weights, rows = [], []
+    for row in train_epochs(state, Turncoat(data, after=2), train, threat, seed=0):
+        weights.append({k: v.clone() for k, v in state.model.state_dict().items()})
+        rows.append(row)
+    assert [row["rolled_back"] for row in rows] == [False, False, True]
+    assert rows[2]["val_robust_acc_worst"] < 0.5 * rows[1]["val_robust_acc_worst"]
+    assert all(torch.equal(weights[1][k], weights[2][k]) for k in weights[1])
+    assert state.position.boost == 1 and state.position.best_epoch in (1, 2)
+    assert recipe_of(train, 3, state.position.boost).attack_steps == 2
+
+
+def test_rollback_can_be_switched_off(fresh, section, data, threat):
+    train = section(epochs=3, lr=5e-3, method="fgsm_rs", val_steps=1, rollback=False)
+    rows = train_epochs(fresh(train), Turncoat(data, after=2), train, threat, seed=0)
+    assert not any(row["rolled_back"] for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("robust", "best", "clips", "train_robust", "train_best", "expected"),
+    [
+        (0.05, 0.40, 200, 0.90, 0.60, True),  # the textbook case
+        (0.30, 0.40, 200, 0.90, 0.60, False),  # robust overfitting is slower
+        (0.05, 0.40, 200, 0.20, 0.60, False),  # all falls: divergence
+        (0.10, 0.40, 10, 0.90, 0.60, False),  # too few clips to tell
+        (0.00, 0.00, 200, 0.90, 0.60, False),
+    ],
+)
+def test_what_counts_as_collapse(robust, best, clips, train_robust, train_best, expected):
+    assert collapsed(robust, best, clips, train_robust, train_best) is expected
+
+
+def test_nonfinite_loss_names_epoch_step_and_clips(fresh, section, data, threat):
+    broken = data.clips.skeleton.clone()
+    broken[7] = float("inf")
+    data.clips = data.clips._replace(skeleton=broken)
+    train = section(method="natural")
+    with pytest.raises(NonFiniteLoss) as caught:
+        list(train_epochs(fresh(train), data, train, threat, seed=0))
+    assert caught.value.epoch == 1 and data.clips.clip_id[7] in caught.value.clip_ids
+
+
+def test_progress_sums_reach_the_row(fresh, section, data, threat):
+    train, seen = section(epochs=1), []
+    (row,) = train_epochs(
+        fresh(train), data, train, threat, seed=0, on_step=lambda p: seen.append(p.step)
+    )
+    assert seen == [1, 2, 3]
+    assert 0.0 <= row["train_robust_acc"] <= 1.0 and 0.0 <= row["train_clean_acc"] <= 1.0
+    assert row["val_clips"] == 12 and row["clips_per_s"] > 0
+
+
+def test_no_validation_clips_is_said(fresh, section, data, threat):
+    data.held_out = Batch(*(t[:0] for t in data.held_out[:4]), ())
+    data.validation = lambda: []
+    with pytest.raises(ValueError, match="no validation clips"):
+        list(train_epochs(fresh(section()), data, section(), threat, seed=0))
+
+
+def test_schedules():
+    assert lr_factor("constant", 0.7) == 1.0
+    assert lr_factor("cosine", 0.0) == 1.0 and lr_factor("cosine", 1.0) == pytest.approx(0.0)
+    assert lr_factor("one_cycle", 0.0) == pytest.approx(0.04)
+    assert lr_factor("one_cycle", 0.3) == pytest.approx(1.0)
+    assert lr_factor("one_cycle", 1.0) == pytest.approx(1e-4)
+    with pytest.raises(ValueError, match="unknown schedule"):
+        lr_factor("steps", 0.5)
+    assert [eps_factor(e, 3) for e in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert eps_factor(0, 0) == 1.0
+    assert [attack_steps(e, 1, 5, 4) for e in range(6)] == [1, 2, 3, 4, 5, 5]
+    assert attack_steps(0, 0, 5, 4) == 5
+
+
+def test_training_eps_grows(section):
+    half = training_threat(section().attack, 0.5)
+    assert half.skeleton.eps == pytest.approx(0.025) and half.rgb.eps == pytest.approx(4 / 255)
+
+
+def test_mix_draws_the_same_cells_on_every_worker_in_the_given_shares():
+    cells = [draw_cell("mix", (0.25, 0.25, 0.5), 0, e, s) for e in range(20) for s in range(100)]
+    again = [draw_cell("mix", (0.25, 0.25, 0.5), 0, e, s) for e in range(20) for s in range(100)]
+    assert cells == again
+    assert 0.2 < cells.count("rgb") / 2000 < 0.3 and 0.45 < cells.count("both") / 2000 < 0.55
+    assert {draw_cell("mix", (0, 0, 1), 0, 0, s) for s in range(50)} == {"both"}
+    assert draw_cell("rgb", (0, 0, 1), 0, 0, 0) == "rgb"
+    with pytest.raises(ValueError, match="mix"):
+        draw_cell("mix", (0, 0, 0), 0, 0, 0)
+
+
+def test_seeds_differ_by_position_and_repeat():
+    assert len({epoch_seed(s, e) for s in range(3) for e in range(5)}) == 15
+
+    def draw(*position):
+        seed_step(*position)
+        return float(torch.rand(()))
+
+    draws = [draw(0, e, s, r) for e in range(2) for s in range(3) for r in range(2)]
+    assert len(set(draws)) == 12
+    assert draw(0, 1, 2, 0) == draws[10]
