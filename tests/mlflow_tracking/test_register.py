@@ -190,6 +190,15 @@ def test_http(project: Any, server: str, open_test_split: Any) -> None:
         ({"dataframe_records": [{**rows[0], "rgb": [[1], [1, 2]]}]}, "rgb"),
         ({"inputs": "text"}, ""),
         ({"inputs": {"rgb": 1}}, ""),
+        ({"inputs": {"rgb": rgb, "skeleton": skeleton[:1]}}, ""),
+        ({"instances": [1, "a"]}, ""),
+        ({"dataframe_split": 5}, ""),
+        ({"dataframe_split": {"columns": ["rgb"], "data": [[1, 2]]}}, ""),
+        ({"dataframe_records": "text"}, ""),
+        ({"dataframe_records": [5]}, ""),
+        ({"dataframe_records": None}, ""),
+        ({"messages": [{"role": "user", "content": "hi"}]}, ""),
+        ({"input": "hi"}, ""),
         ({"nothing": 1}, "exactly one"),
         ([1, 2], "list"),
     ]:
@@ -199,4 +208,6 @@ def test_http(project: Any, server: str, open_test_split: Any) -> None:
     headers = {"Content-Type": "application/json"}
     assert post(None, data=b"\xff{", headers=headers).status_code == 400
     assert post(None, data="{}", headers={"Content-Type": "text/xml"}).status_code == 415
-    assert post({"dataframe_records": [raw]}).json()["predictions"][0] == predictions[0]
+    assert post(None, data="{}").status_code == 415
+    again = post({"dataframe_records": [raw]}).json()["predictions"][0]
+    assert again["probabilities"] == pytest.approx(predictions[0]["probabilities"], abs=1e-6)
