@@ -64,7 +64,7 @@ def faulty_recording(style: Style, name: ClipId, fault: str) -> tuple[Recording,
     elif fault == "third_body":
         for shift in (0.9, -1.0)[: 3 - len(tracks)]:
             tracks.append(bystander(tracks[0], shift, rng))
-        late = np.arange(clip.frames)[:, None] >= clip.frames // 2
+        late = np.arange(clip.frames)[:, None] >= clip.frames // 4
         visible = np.concatenate([visible, np.repeat(late, len(tracks) - visible.shape[1], 1)], 1)
     elif fault == "nan_joints":
         seen = tracks[0].seen.copy()

@@ -98,7 +98,7 @@ def write_clip(folder: Path, style: Style, job: tuple[ClipId, str | None]) -> st
         path = folder / VIDEOS / f"{name}_rgb.avi"
         temporary = path.with_name(path.name + ".part")
         frames = render(style, clip)
-        write_video(temporary, frames[:-3] if fault == "short_video" else frames)
+        write_video(temporary, frames[: 2 * len(frames) // 3] if fault == "short_video" else frames)
         if fault == "broken_video":
             temporary.write_bytes(temporary.read_bytes()[:150])
         temporary.replace(path)

@@ -1,5 +1,6 @@
 """Draws a recording as video frames: people of tapered limbs with clothes, before a room."""
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -12,6 +13,7 @@ from components.sample.plan import Style, random_state
 from components.sample.record import Recording
 
 Colour = tuple[int, int, int]
+Painter = Callable[[], None]
 FINE = 2  # drawn at twice the size and averaged down, which smooths the edges
 
 SKIN: tuple[Colour, ...] = ((224, 182, 150), (198, 150, 116), (160, 112, 80), (104, 72, 52))
@@ -137,9 +139,9 @@ def draw_person(
 ) -> None:
     """One person at one moment, parts from far to near. joints: camera space [25, 3]."""
     pencil, g = Pencil(draw, joints, style), body.girth * body.height / 1.71
-    parts: list[tuple[float, object]] = []
+    parts: list[tuple[float, Painter]] = []
 
-    def add(depth: float, paint: object) -> None:
+    def add(depth: float, paint: Painter) -> None:
         parts.append((depth, paint))
 
     for side in (-1, 1):
@@ -165,7 +167,7 @@ def draw_person(
     for held, colour, size in props:
         add(*prop_part(pencil, joints, held, colour, size))
     for _, paint in sorted(parts, key=lambda part: -part[0]):
-        paint()  # type: ignore[operator]
+        paint()
 
 
 def draw_trunk(pencil: Pencil, joints: Floats, g: float, look: Look) -> None:
@@ -200,7 +202,7 @@ def draw_head(pencil: Pencil, joints: Floats, body: Body, look: Look) -> None:
 
 def prop_part(
     pencil: Pencil, joints: Floats, held: Held, colour: Colour, size: float
-) -> tuple[float, object]:
+) -> tuple[float, Painter]:
     """Depth and painter of an object in the hand."""
     hand, tip = joints[SHOULDER[held.side] + 3], joints[TIP[held.side]]
     up = np.array([0.0, 1.0, 0.0])
