@@ -25,7 +25,9 @@ def damage_text(data: bytes, rng: random.Random) -> bytes:
         if kind == 0:
             data = data[:at]
         elif kind == 1:
-            data = data[:at] + bytes(rng.randrange(256) for _ in range(rng.randint(1, 8))) + data[at:]
+            data = (
+                data[:at] + bytes(rng.randrange(256) for _ in range(rng.randint(1, 8))) + data[at:]
+            )
         elif kind == 2:
             data = data[:at] + data[at + rng.randint(1, 60) :]
         elif kind == 6:
@@ -113,7 +115,13 @@ def test_five_hundred_damaged_videos_among_valid_clips(tmp_path: Path) -> None:
             continue
         try:
             kept = keep(
-                source, tmp_path, seen.found, frames=4, size=16, margin=0.1, expected=seen.rgb_frames
+                source,
+                tmp_path,
+                seen.found,
+                frames=4,
+                size=16,
+                margin=0.1,
+                expected=seen.rgb_frames,
             )
         except Rejected as error:
             assert error.reason == "video-unreadable"

@@ -20,7 +20,9 @@ from components.ntu.video import (
 )
 
 
-def grey_ramp(path: Path, frames: int, codec: str = "mpeg4", b_frames: int = 0, **size: int) -> None:
+def grey_ramp(
+    path: Path, frames: int, codec: str = "mpeg4", b_frames: int = 0, **size: int
+) -> None:
     """A video whose frame i is a flat grey of 40 + 6 i, so that a picture tells its number."""
     width, height = size.get("width", 64), size.get("height", 48)
     with av.open(str(path), "w") as container:

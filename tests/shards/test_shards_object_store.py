@@ -1,0 +1,104 @@
+"""Shards in an object store: a real S3 server on loopback, and the local cache before it."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pyarrow import fs
+
+from components.shards import ShardError, ShardSet
+from components.shards.writer import write_shard
+
+Build = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    server_module = pytest.importorskip("moto.server")
+    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    before = {k: os.environ.get(k) for k in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+    os.environ |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+    query = f"endpoint_override={host}:{port}&scheme=http&region=us-east-1"
+    filesystem, _ = fs.FileSystem.from_uri(f"s3://clips?{query}&allow_bucket_creation=true")
+    filesystem.create_dir("clips")
+    yield f"s3://clips/{{}}?{query}"
+    server.stop()
+    for key, value in before.items():
+        os.environ.pop(key) if value is None else os.environ.__setitem__(key, value)
+
+
+def test_s3_holds_the_same_bytes_as_a_folder(
+    build: Build, plans: Callable[..., list], bucket: str, tmp_path: Path
+) -> None:
+    uri = bucket.format("same")
+    assert build(uri)["fingerprint"] == build(tmp_path / "local")["fingerprint"]
+    assert [write_shard(plan).fresh for plan in plans(uri)] == [False] * 3
+    remote = ShardSet.open(uri, tmp_path / "cache")
+    local = ShardSet.open(tmp_path / "local")
+    for row in (0, 4, 8):
+        np.testing.assert_array_equal(remote.clip(row).rgb, local.clip(row).rgb)
+        np.testing.assert_array_equal(remote.clip(row).skeleton, local.clip(row).skeleton)
+
+
+def test_the_cache_stays_below_its_limit_and_is_used_again(
+    build: Build, bucket: str, tmp_path: Path
+) -> None:
+    uri = bucket.format("cached")
+    sizes = [entry["bytes"] for entry in build(uri)["shards"]]
+    limit = (sizes[0] + sizes[1] + 10) / 2**30
+    cache = tmp_path / "cache"
+    shards = ShardSet.open(uri, cache, limit)
+    kept = [shards.clip(row).rgb.copy() for row in range(9)]
+    held = [p.stat().st_size for p in cache.iterdir()]
+    assert sum(held) <= limit * 2**30 and len(held) == 2
+    for row in (8, 0, 5, 3):  # evicted shards come back, and old views stay good
+        np.testing.assert_array_equal(shards.clip(row).rgb, kept[row])
+    names = {p.name: p.stat().st_mtime_ns for p in cache.iterdir()}
+    again = ShardSet.open(uri, cache, limit)
+    again.clip(3)
+    assert {p.name for p in cache.iterdir()} == names.keys()
+
+
+def test_a_shard_larger_than_the_cache_is_an_error(
+    build: Build, bucket: str, tmp_path: Path
+) -> None:
+    uri = bucket.format("large")
+    build(uri)
+    with pytest.raises(ShardError, match="cache_gb"):
+        ShardSet.open(uri, tmp_path, 1e-6).clip(0)
+
+
+def test_damage_in_the_store_or_in_the_cache_is_found(
+    build: Build, bucket: str, tmp_path: Path
+) -> None:
+    uri = bucket.format("damaged")
+    build(uri)
+    shards = ShardSet.open(uri, tmp_path / "cache")
+    shards.clip(0)
+    (cached,) = (tmp_path / "cache").iterdir()
+    good = cached.read_bytes()
+    cached.write_bytes(good[:-1] + b"x")
+    ShardSet.open(uri, tmp_path / "cache").clip(0)
+    assert cached.read_bytes() == good  # the damaged copy was fetched again
+    filesystem, root = fs.FileSystem.from_uri(uri)
+    with filesystem.open_output_stream(f"{root}/shard-000001.arrow") as stream:
+        size = ShardSet.open(uri, tmp_path / "cache").index["shards"][1]["bytes"]
+        stream.write(b"x" * size)
+    with pytest.raises(ShardError, match="shard-000001.arrow is damaged"):
+        ShardSet.open(uri, tmp_path / "cache").clip(5)
+
+
+def test_a_file_uri_is_a_folder(build: Build, tmp_path: Path) -> None:
+    build(f"file://{tmp_path}/out")
+    shards = ShardSet.open(f"file://{tmp_path}/out")
+    assert shards.cache is None and len(shards) == 9 and shards.clip(2).rgb.any()
+
+
+def test_a_strange_uri_is_a_clear_error() -> None:
+    with pytest.raises(ValueError, match="no storage URI"):
+        ShardSet.open("gopher://somewhere/shards")

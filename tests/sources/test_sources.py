@@ -1,0 +1,223 @@
+"""Adapters: official layouts of three data sets to the same clips."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.io import savemat
+
+from benchmarks._ntu_files import write_skeleton, write_tree, write_video
+from components.config.data import DataSection
+from components.ntu.ids import ClipId
+from components.ntu.protocol import IMIGUE_TRAIN, Parts, assign
+from components.ntu.skeleton import Rejected
+from components.sources import Found, get_source, inside
+from components.sources.ingest import keep, look
+from components.sources.utd_mhad import grey
+
+KEEP = {"frames": 4, "size": 16, "margin": 0.1}
+
+
+def test_ntu_finds_clips_in_any_folder_and_behind_links(tmp_path: Path) -> None:
+    write_tree(tmp_path / "disk", [ClipId(1, 1, 1, 1, 1)], frames=4, width=96, height=54)
+    root = tmp_path / "data"
+    root.mkdir()
+    (root / "linked").symlink_to(tmp_path / "disk", target_is_directory=True)
+    (root / "loop").symlink_to(root, target_is_directory=True)
+    write_skeleton(root / "S002C001P001R001A001.skeleton", 4)
+    write_video(root / "S002C001P001R001A001.mp4", 4, 96, 54)
+    write_skeleton(root / "S002C001P001R001A002.skeleton", 4)
+    write_video(root / "S003C001P001R004A120_rgb.avi", 4, 96, 54)
+    (root / "notes.skeleton").write_text("1")
+    (root / "S002C001P000R001A001.skeleton").write_text("1")
+    listing = get_source("ntu").find(root)
+    assert [(str(f.clip), bool(f.video), bool(f.skeleton)) for f in listing.clips] == [
+        ("S001C001P001R001A001", True, True),
+        ("S002C001P001R001A001", True, True),
+        ("S002C001P001R001A002", False, True),
+        ("S003C001P001R004A120", True, False),
+    ]
+    assert sorted(listing.strangers) == ["S002C001P000R001A001.skeleton", "notes.skeleton"]
+
+
+def test_a_clip_found_twice_keeps_one_file_and_is_flagged(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        write_tree(tmp_path / folder, [ClipId(1, 1, 1, 1, 1)], frames=4, width=96, height=54)
+    (found,) = get_source("ntu").find(tmp_path).clips
+    assert found.video.startswith("a/") and found.skeleton.startswith("a/")
+    assert found.flags == ("duplicate-skeleton", "duplicate-video")
+
+
+def test_a_missing_folder_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="pipelines.sample"):
+        get_source("ntu").find(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../x", "", "a\\b", "a\0b"])
+def test_names_cannot_leave_the_data_folder(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="does not stay inside"):
+        inside(tmp_path, name)
+    clip = ClipId(1, 1, 1, 1, 1)
+    with pytest.raises(ValueError, match="does not stay inside"):
+        get_source("ntu").people(tmp_path, Found(clip, "v.avi", name))
+
+
+def test_unknown_source_names_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="imigue, ntu, utd_mhad"):
+        get_source("kinetics")
+
+
+def utd_skeleton(frames: int) -> np.ndarray:
+    """d_skel: 20 x 3 x frames, a standing person of Kinect v1."""
+    height = [0.48, 0.3, -0.05, -0.11, 0.19, -0.08, -0.32, -0.34, 0.2, -0.08, -0.31, -0.37]
+    height += [-0.19, -0.66, -1.02, -1.09, -0.19, -0.66, -1.02, -1.08]
+    side = [0, 0, 0, 0, -0.2, -0.24, -0.24, -0.23, 0.13, 0.19, 0.21, 0.22]
+    side += [-0.1, -0.11, -0.07, -0.11, 0.05, 0.07, 0.05, 0.1]
+    one = np.column_stack([side, height, np.full(20, 2.8)])
+    steps = 1 + 0.05 * np.sin(np.arange(frames))
+    return one[:, :, None] * np.array([1, 1, 1])[None, :, None] * steps
+
+
+def utd_tree(root: Path, *, color: bool, depth: bool) -> None:
+    root.mkdir(exist_ok=True)
+    for subject in (1, 2):
+        stem = root / f"a3_s{subject}_t1"
+        savemat(f"{stem}_skeleton.mat", {"d_skel": utd_skeleton(12)})
+        savemat(f"{stem}_inertial.mat", {"d_iner": np.zeros((4, 6))})
+        if depth:
+            picture = np.full((240, 320, 12), 2500, np.uint16)
+            picture[:, :160] = 0
+            savemat(f"{stem}_depth.mat", {"d_depth": picture})
+        if color:
+            write_video(Path(f"{stem}_color.avi"), 6, 128, 96)
+
+
+def test_utd_colour_goes_before_depth_and_spans_the_same_time(tmp_path: Path) -> None:
+    utd_tree(tmp_path, color=True, depth=True)
+    source = get_source("utd_mhad")
+    listing = source.find(tmp_path)
+    assert [str(f.clip) for f in listing.clips] == ["S001C001P001R001A003", "S001C001P002R001A003"]
+    assert listing.clips[0].video == "a3_s1_t1_color.avi" and not listing.strangers
+    kept = keep(source, tmp_path, listing.clips[0], **KEEP)
+    # Six frames of colour cover what twelve of skeleton do.
+    assert (kept.rgb_frames, kept.rgb_fps, kept.skeleton_fps) == (6, 15.0, 30.0)
+
+
+def test_utd_depth_is_shown_by_the_grey_rule(tmp_path: Path) -> None:
+    np.testing.assert_array_equal(
+        grey(np.array([0, 500, 1000, 2500, 4000, 9000], np.uint16)), [0, 255, 255, 128, 1, 1]
+    )
+    utd_tree(tmp_path, color=False, depth=True)
+    source = get_source("utd_mhad")
+    (first, _) = source.find(tmp_path).clips
+    assert first.video == "a3_s1_t1_depth.mat"
+    seen = look(source, tmp_path, first)
+    assert (seen.reason, seen.rgb_frames, seen.width, seen.height) == ("", 12, 320, 240)
+    kept = keep(source, tmp_path, first, **KEEP)
+    assert kept.rgb_fps == 30.0
+    assert not kept.rgb[:, 8, 0].any() and (np.abs(kept.rgb[:, 8, -1].astype(int) - 128) < 3).all()
+    assert kept.box.side < 240 and kept.box.left > 0  # around the person, not the whole frame
+
+
+def test_utd_depth_can_be_asked_for_beside_colour(tmp_path: Path) -> None:
+    utd_tree(tmp_path, color=True, depth=True)
+    videos = [f.video for f in get_source("utd_mhad_depth").find(tmp_path).clips]
+    assert videos == ["a3_s1_t1_depth.mat", "a3_s2_t1_depth.mat"]
+
+
+def test_utd_joints_are_mapped_to_25(tmp_path: Path) -> None:
+    utd_tree(tmp_path, color=False, depth=True)
+    source = get_source("utd_mhad")
+    people = source.people(tmp_path, source.find(tmp_path).clips[0])
+    old, new = utd_skeleton(12)[:, :, 5], people.joints[5, 0]
+    pairs = {0: 3, 1: 2, 3: 0, 4: 4, 11: 11, 15: 15, 19: 19, 20: 1, 21: 7, 22: 7, 23: 11, 24: 11}
+    for joint, source_joint in pairs.items():
+        np.testing.assert_allclose(new[joint], old[source_joint], rtol=1e-5)
+    np.testing.assert_allclose(new[2], (2 * old[1] + old[0]) / 3, rtol=1e-5)
+    assert people.present[:, 0].all() and not people.present[:, 1].any()
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense" * 100, "wrong key", "wrong shape"])
+def test_utd_damaged_mat_files_are_rejected(tmp_path: Path, content: bytes | str) -> None:
+    utd_tree(tmp_path, color=False, depth=True)
+    for name, key, reason in (
+        ("a3_s1_t1_skeleton.mat", "d_skel", "skeleton-malformed"),
+        ("a3_s2_t1_depth.mat", "d_depth", "video-unreadable"),
+    ):
+        if isinstance(content, bytes):
+            (tmp_path / name).write_bytes(content)
+        else:
+            savemat(tmp_path / name, {key if "shape" in content else "x": np.zeros((2, 2, 2, 2))})
+        source = get_source("utd_mhad")
+        found = next(f for f in source.find(tmp_path).clips if name in (f.video, f.skeleton))
+        assert look(source, tmp_path, found).reason == reason
+
+
+def imigue_tree(root: Path, rows: list[str]) -> None:
+    (root / "Label").mkdir(parents=True)
+    head = (
+        "video_id,label_id,start_time,start_frame,end_time,end_frame,class,subject_id,win_or_lose"
+    )
+    (root / "Label" / "labels.csv").write_text("\n".join([head, *rows]) + "\n")
+    folder = root / "skeleton" / "371"
+    folder.mkdir(parents=True)
+    write_video(root / "371.mp4", 40, 128, 96)
+    rng = np.random.default_rng(0)
+    for number in range(40):
+        flat = np.zeros((67, 3))
+        seen = [0, 1, 2, 3, 4, 5, 6, 7, 34, 55, 29, 50, 37, 58]  # no legs, as behind a desk
+        flat[seen] = rng.uniform((30, 20, 0.5), (90, 80, 1), (len(seen), 3)) + (number, 0, 0)
+        person = {
+            "pose_keypoints_2d": flat[:25].ravel().tolist(),
+            "hand_left_keypoints_2d": flat[25:46].ravel().tolist(),
+            "hand_right_keypoints_2d": flat[46:].ravel().tolist(),
+        }
+        far = {key: (np.array(value) * 0.1).tolist() for key, value in person.items()}
+        persons = [] if number == 12 else [far, person]
+        text = json.dumps({"version": 1.3, "people": persons})
+        (folder / f"371_{number:012d}_keypoints.json").write_text(text)
+
+
+def test_imigue_clips_are_spans_of_long_videos(tmp_path: Path) -> None:
+    rows = ["371,1,0.3,10,0.8,25,20,1,Win", "371,2,1.0,30,1.2,36,99,1,Win", "372,1,0,0,1,9,3,2,Win"]
+    imigue_tree(tmp_path, rows)
+    source = get_source("imigue")
+    assert source.unit == "pixels"
+    listing = source.find(tmp_path)
+    assert [str(f.clip) for f in listing.clips] == [
+        "S371C001P001R001A020",
+        "S371C001P001R002A099",
+        "S372C001P002R001A003",
+    ]
+    seen = [look(source, tmp_path, found) for found in listing.clips]
+    assert [s.reason for s in seen] == ["", "", "no-video"]
+    assert (seen[0].rgb_frames, seen[0].skeleton_frames) == (16, 16)
+    people = source.people(tmp_path, listing.clips[0])
+    assert people.present[:, 0].tolist() == [i != 2 for i in range(16)]  # frame 12 has nobody
+    assert not people.joints[..., 2].any() and 40 < people.joints[0, 0, 3, 0] < 110
+    kept = keep(source, tmp_path, listing.clips[0], **KEEP)
+    assert kept.rgb_frames == 16 and kept.rgb.any() and kept.rgb_fps == kept.skeleton_fps
+
+
+def test_imigue_label_files_are_checked(tmp_path: Path) -> None:
+    imigue_tree(tmp_path, ["371,1,0.3,25,0.8,10,20,1,Win"])
+    with pytest.raises(ValueError, match="labels.csv, line 2: frames 25 to 10"):
+        get_source("imigue").find(tmp_path)
+
+
+def test_imigue_damaged_joints_are_rejected(tmp_path: Path) -> None:
+    imigue_tree(tmp_path, ["371,1,0.3,10,0.8,25,20,1,Win"])
+    (tmp_path / "skeleton" / "371" / f"371_{15:012d}_keypoints.json").write_text('{"people": [{}]}')
+    source = get_source("imigue")
+    with pytest.raises(Rejected, match="skeleton-malformed"):
+        source.people(tmp_path, source.find(tmp_path).clips[0])
+
+
+def test_imigue_protocol_trains_on_its_37_subjects() -> None:
+    subjects = np.arange(1, 73)
+    ones = np.ones(72, int)
+    chosen = assign(Parts(ones, ones, subjects, ones * 99), DataSection(protocol="imigue"))
+    training = chosen.train | chosen.val
+    assert training.sum() == 37 and chosen.test.sum() == 35
+    assert set(subjects[training].tolist()) == set(IMIGUE_TRAIN)
