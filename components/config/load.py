@@ -65,6 +65,11 @@ def valid_keys() -> list[str]:
     return sorted(_keys(Config, ""))
 
 
+def nearest_key(key: str) -> str:
+    """The message for a key that does not exist, with the nearest one that does."""
+    return _unknown(key, valid_keys())
+
+
 def flatten(config: Config) -> dict[str, Any]:
     """`{"train.lr": 0.002, ...}`: leaf values by dotted key."""
     flat: dict[str, Any] = {}

@@ -1,0 +1,1 @@
+"""The hyperparameter search without Ray: spaces, proposals, objective, budget, ledger, results."""

@@ -1,0 +1,94 @@
+"""What a trial is worth: validation robust accuracy in its worst cell; clean accuracy and cost."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from components.attacks import CELLS
+from components.search.ledger import Trial
+
+METRIC = "val_robust_acc_worst"
+
+
+@dataclass(frozen=True)
+class Score:
+    """robust: validation robust accuracy in the worst cell; clean: without attack; both in [0, 1].
+
+    passes: clips sent forward or backward through the model in training so far.
+    """
+
+    robust: float
+    clean: float
+    passes: float
+    epoch: int
+
+
+def worst_cell(row: Mapping[str, Any]) -> float:
+    """The lowest robust accuracy over the cells of one epoch's row, under the fixed threat."""
+    cells = [row[f"val_robust_acc_{cell}"] for cell in CELLS if f"val_robust_acc_{cell}" in row]
+    if not cells:
+        raise ValueError(f"no validation robust accuracy in {sorted(row)}")
+    return float(min(cells))
+
+
+def score_of(trial: Trial) -> Score | None:
+    """The score of the trial's best epoch, which is the one whose checkpoint is kept.
+
+    None when it has not finished an epoch.
+    """
+    if not trial.rows:
+        return None
+    best = max(trial.rows.values(), key=lambda r: (worst_cell(r), r["val_clean_acc"], -r["epoch"]))
+    return Score(
+        worst_cell(best),
+        float(best["val_clean_acc"]),
+        sum(training_passes(row, trial.method) for row in trial.rows.values()),
+        int(best["epoch"]),
+    )
+
+
+def training_passes(row: Mapping[str, Any], method: str) -> float:
+    """Passes of one epoch of training: one a clip forward, one backward, attack and update.
+
+    An attack of k steps costs k of both; the update one of both, two where the method learns from
+    clean clips too; Free makes its update from the attack's own passes.
+    """
+    clips = float(row["clips_per_s"]) * float(row["train_seconds"])
+    steps = float(row["steps"])
+    if method == "natural":
+        return 2 * clips
+    if method == "free":
+        return 2 * steps * clips
+    update = 4 if method in ("trades", "mart") else 2
+    return (2 * steps + update) * clips
+
+
+def objectives(score: Score) -> tuple[float, float, float]:
+    """For a multi-objective search: robust up, clean up, passes down."""
+    return score.robust, score.clean, score.passes
+
+
+def pareto(points: Iterable[tuple[float, float, float]]) -> list[bool]:
+    """Which (robust, clean, passes) no other point beats in all three and differs from."""
+    every = list(points)
+
+    def beaten(p: tuple[float, float, float]) -> bool:
+        return any(q[0] >= p[0] and q[1] >= p[1] and q[2] <= p[2] and q != p for q in every)
+
+    return [not beaten(p) for p in every]
+
+
+def saving(trials: Iterable[Trial], epochs: int) -> dict[str, float]:
+    """Passes spent, and what the same trials would have spent had each run to its last epoch.
+
+    A stopped trial's missing epochs are counted at the mean of those that it ran.
+    """
+    spent = full = 0.0
+    for trial in trials:
+        if not trial.rows:
+            continue
+        passes = sum(training_passes(row, trial.method) for row in trial.rows.values())
+        spent += passes
+        missing = epochs if trial.status == "stopped" else len(trial.rows)
+        full += passes * missing / len(trial.rows)
+    return {"passes": spent, "passes_without_asha": full, "saved": 1 - spent / full if full else 0}

@@ -1,0 +1,180 @@
+"""From the ledger to files: the table of trials (Arrow, CSV), the winner, the summary."""
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import yaml
+
+from components.config import Config, flatten
+from components.search.ledger import Ledger, Trial
+from components.search.objective import objectives, pareto, saving, score_of
+
+COLUMNS = {
+    "number": pa.int32(),
+    "key": pa.string(),
+    "status": pa.string(),
+    "default": pa.bool_(),
+    "winner": pa.bool_(),
+    "pareto": pa.bool_(),
+    "epochs": pa.int32(),
+    "best_epoch": pa.int32(),
+    "robust_acc": pa.float64(),
+    "clean_acc": pa.float64(),
+    "finalist_robust_acc": pa.float64(),
+    "finalist_clean_acc": pa.float64(),
+    "passes": pa.float64(),
+    "seconds": pa.float64(),
+    "error": pa.string(),
+}
+
+
+def finalists(trials: Sequence[Trial], count: int) -> list[Trial]:
+    """The best completed trials by the proxy score, at most `count`; the defaults always run too.
+
+    Without the defaults among them, nobody could say whether the search found anything.
+    """
+    ranked = sorted(
+        (t for t in trials if t.status == "completed" and score_of(t)), key=_proxy, reverse=True
+    )
+    chosen = ranked[:count]
+    return chosen + [t for t in ranked if t.default and t not in chosen]
+
+
+def winner(trials: Sequence[Trial]) -> Trial | None:
+    """The best by the second rung; by the proxy where no trial got that far; None without any."""
+    scored = [t for t in trials if t.finalist]
+    if scored:
+        return max(scored, key=lambda t: (*_final(t), -t.number))
+    completed = [t for t in trials if t.status == "completed" and score_of(t)]
+    rest = [t for t in trials if t.status in ("stopped", "open") and score_of(t)]
+    return max(completed or rest, key=_proxy, default=None)
+
+
+def table(config: Config, trials: Sequence[Trial]) -> pa.Table:
+    """One row a trial, in order of numbers; a column a parameter, named as in params.yaml.
+
+    A trial that left a parameter alone has the settings' value there. Lists are JSON text.
+    """
+    scores = [score_of(trial) for trial in trials]
+    front = iter(pareto([objectives(s) for s in scores if s]))
+    best, flat = winner(trials), flatten(config)
+    rows: list[dict[str, Any]] = []
+    for trial, score in zip(trials, scores, strict=True):
+        final = trial.finalist or {}
+        rows.append(
+            {
+                "number": trial.number,
+                "key": trial.key,
+                "status": trial.status,
+                "default": trial.default,
+                "winner": trial is best,
+                "pareto": next(front) if score else False,
+                "epochs": len(trial.rows),
+                "best_epoch": score.epoch if score else None,
+                "robust_acc": score.robust if score else None,
+                "clean_acc": score.clean if score else None,
+                "finalist_robust_acc": final.get("robust", {}).get("value"),
+                "finalist_clean_acc": final.get("clean", {}).get("value"),
+                "passes": score.passes if score else 0.0,
+                "seconds": trial.seconds,
+                "error": trial.error,
+            }
+        )
+    columns = {n: pa.array([row[n] for row in rows], kind) for n, kind in COLUMNS.items()}
+    for name in config.tune.space:
+        columns[name] = _column([trial.values.get(name, flat[name]) for trial in trials])
+    return pa.table(columns)
+
+
+def summary(config: Config, ledger: Ledger, ended: str) -> dict[str, Any]:
+    """`tune.json`: what was searched, what it cost, what it found. `ended` says why it ended."""
+    trials = ledger.ordered()
+    best = winner(trials)
+    score = score_of(best) if best else None
+    counts: dict[str, int] = {}
+    for trial in trials:
+        counts[trial.status] = counts.get(trial.status, 0) + 1
+    default = next((t for t in trials if t.default), None)
+    return {
+        "enabled": True,
+        "search": config.tune.search,
+        "ended": ended,
+        "trials": len(trials),
+        "by_status": counts,
+        "seconds": round(ledger.wall_seconds, 1),
+        "device_hours": ledger.trial_seconds * config.tune.workers / 3600,
+        **saving(trials, config.tune.epochs),
+        "winner": best.key if best else None,
+        "winner_is_default": bool(best and best.default),
+        "best": best.values if best else {},
+        "val_robust_acc": score.robust if score else None,
+        "val_clean_acc": score.clean if score else None,
+        "finalist": best.finalist if best else None,
+        "default_finalist": default.finalist if default else None,
+    }
+
+
+def write(folder: Path, config: Config, ledger: Ledger, ended: str) -> dict[str, Any]:
+    """best.yaml, trials.arrow, trials.csv, tune.json; returns the summary."""
+    folder.mkdir(parents=True, exist_ok=True)
+    trials = ledger.ordered()
+    best = winner(trials)
+    body = summary(config, ledger, ended)
+    write_table(folder, table(config, trials))
+    _replace(folder / "best.yaml", yaml.safe_dump(best.values if best else {}, sort_keys=True))
+    _replace(folder / "tune.json", json.dumps(body, indent=2) + "\n")
+    return body
+
+
+def write_disabled(folder: Path, config: Config) -> None:
+    """The same files for a search that is switched off: no trials, and nothing to change."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_table(folder, table(config, []))
+    _replace(folder / "best.yaml", "{}\n")
+    _replace(folder / "tune.json", json.dumps({"enabled": False, "trials": 0}, indent=2) + "\n")
+
+
+def write_table(folder: Path, trials: pa.Table) -> None:
+    """trials.arrow (IPC file) and trials.csv."""
+    temporary = folder / ".trials.arrow.tmp"
+    with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, trials.schema) as writer:
+        writer.write_table(trials)
+    temporary.replace(folder / "trials.arrow")
+    rows = trials.to_pylist()
+    temporary = folder / ".trials.csv.tmp"
+    with temporary.open("w", newline="") as out:
+        written = csv.DictWriter(out, trials.column_names)
+        written.writeheader()
+        written.writerows(rows)
+    temporary.replace(folder / "trials.csv")
+
+
+def _column(values: list[Any]) -> pa.Array:
+    values = [json.dumps(v) if isinstance(v, list | tuple) else v for v in values]
+    kinds = {type(v) for v in values}
+    if not kinds:
+        return pa.array(values, pa.string())
+    if kinds <= {int, float} and float in kinds:
+        return pa.array([float(v) for v in values])
+    return pa.array(values if len(kinds) == 1 else [json.dumps(v) for v in values])
+
+
+def _proxy(trial: Trial) -> tuple[float, float, int]:
+    score = score_of(trial)
+    assert score is not None
+    return score.robust, score.clean, -trial.number
+
+
+def _final(trial: Trial) -> tuple[float, float]:
+    assert trial.finalist is not None
+    return trial.finalist["robust"]["value"], trial.finalist["clean"]["value"]
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text)
+    temporary.replace(path)
