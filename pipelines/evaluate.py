@@ -58,9 +58,9 @@ def main(stage: Stage) -> None:
     clips = test_clips(stage)
     if section.export:
         check_licence(synthetic(stage, clips.ids), section.allow_licensed_export)
+    plans = {name: plan(stage, name, clips) for name in names}
     with cluster(stage.config.ray) as c:
-        for name in names:
-            pieces = plan(stage, name, clips)
+        for name, pieces in plans.items():
             paths = parallel(
                 c,
                 run_piece,

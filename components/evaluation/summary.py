@@ -32,7 +32,7 @@ class Records:
 
     def part(self, cell: str, attack: str) -> pa.Table:
         """The rows of one attack in one cell, in the order of the clips; maybe none."""
-        return self.table.take(self.rows.get((cell, attack), []))
+        return self.table.take(pa.array(self.rows.get((cell, attack), []), pa.int64()))
 
     def fooled(self, cell: str, attack: str) -> Verdicts:
         """bool [n], True where the attack ran and the clip was not right afterwards."""

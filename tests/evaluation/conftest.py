@@ -1,5 +1,7 @@
 """A toy problem with a cue in each modality and a small honest net, trained in a second."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -67,6 +69,12 @@ def honest() -> nn.Module:
     """A trained model with nothing to hide."""
     torch.manual_seed(0)
     return train_briefly(TinyTwoStream())
+
+
+@pytest.fixture(scope="session")
+def clips_maker() -> Callable[..., Batch]:
+    """The function that makes toy clips."""
+    return make_clips
 
 
 @pytest.fixture(scope="session")
