@@ -1,6 +1,7 @@
 """Rows of the shards as batches for models and attacks."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -9,9 +10,21 @@ from torch.nn import functional
 
 from components.batch import JOINTS, PERSONS, Batch
 from components.config.train import AugmentSection
-from components.datasets.augment import PLAIN, augment_rgb, augment_skeleton, draw
+from components.datasets.augment import PLAIN, Choice, augment_rgb, augment_skeleton, draw
 from components.datasets.sampling import instants, rgb_rows, skeleton_rows, window_seconds
-from components.shards import ShardSet
+from components.shards import Clip, ShardSet
+
+
+class Sampled(NamedTuple):
+    """Clips before they become tensors.
+
+    rgb uint8 [B, T, H, W, 3] at the shards' size; joints float32 [B, S, M, V, 3]; present bool
+    [B, S, M].
+    """
+
+    rgb: np.ndarray
+    joints: np.ndarray
+    present: np.ndarray
 
 
 class ClipDataset:
@@ -34,14 +47,15 @@ class ClipDataset:
         seed: int = 0,
     ) -> None:
         self.shards = shards
-        self.rows = np.asarray(rows, dtype=np.int64)
+        self.rows = np.asarray(rows, dtype=np.int64).tolist()
         self.classes = list(classes)
         self.rgb_frames = rgb_frames
         self.rgb_size = rgb_size
         self.skeleton_frames = skeleton_frames
         self.augment = augment
         self.seed = seed
-        actions = shards.meta.column("action").to_numpy()[self.rows]
+        self._samples: dict[int, tuple[np.ndarray | None, np.ndarray]] = {}
+        actions = shards.meta.column("action").to_numpy()[np.asarray(self.rows, np.int64)]
         place = {action: index for index, action in enumerate(self.classes)}
         unknown = sorted(set(actions.tolist()) - place.keys())
         if unknown:
@@ -63,37 +77,64 @@ class ClipDataset:
         Pixels travel to `device` as bytes and become numbers there, the same on any device.
         """
         where = [int(p) for p in positions]
-        ids = [self.clip_ids[p] for p in where]
-        choices = [PLAIN] * len(where)
-        if self.augment is not None:
-            choices = draw(self.augment, self.seed, ids, epoch)
-        size = self.shards.size
-        rgb = np.empty((len(where), self.rgb_frames, size, size, 3), np.uint8)
-        joints = np.empty((len(where), self.skeleton_frames, PERSONS, JOINTS, 3), np.float32)
-        present = np.empty((len(where), self.skeleton_frames, PERSONS), bool)
-        for i, (p, choice) in enumerate(zip(where, choices, strict=True)):
-            clip = self.shards.clip(int(self.rows[p]))
-            span = window_seconds(clip)
-            start, length = choice.start * span, choice.share * span
-            frames = rgb_rows(clip, instants(start, length, self.rgb_frames))
-            steps = skeleton_rows(clip, instants(start, length, self.skeleton_frames))
-            if choice is PLAIN:
-                np.take(clip.rgb, frames, axis=0, out=rgb[i], mode="clip")
-                joints[i], present[i] = clip.skeleton[steps], clip.present[steps]
-                continue
-            rgb[i] = augment_rgb(clip.rgb[frames], choice)
-            joints[i], present[i] = augment_skeleton(
-                clip.skeleton[steps], clip.present[steps], choice, width=self._width(int(p))
-            )
-        pixels = _resize(torch.from_numpy(rgb), self.rgb_size)
-        tensors = (pixels, torch.from_numpy(joints), torch.from_numpy(present))
+        sampled = self.read(where, epoch)
+        pixels = _resize(torch.from_numpy(sampled.rgb), self.rgb_size)
+        tensors = (pixels, torch.from_numpy(sampled.joints), torch.from_numpy(sampled.present))
         labels = torch.from_numpy(self.labels[where])
-        return _finish(*tensors, labels, tuple(ids), device)
+        return _finish(*tensors, labels, tuple(self.clip_ids[p] for p in where), device)
+
+    def read(self, positions: Sequence[int], epoch: int = 0) -> Sampled:
+        """The clips at these positions as they lie in the shards, sampled and augmented."""
+        size, count = self.shards.size, len(positions)
+        out = Sampled(
+            np.empty((count, self.rgb_frames, size, size, 3), np.uint8),
+            np.empty((count, self.skeleton_frames, PERSONS, JOINTS, 3), np.float32),
+            np.empty((count, self.skeleton_frames, PERSONS), bool),
+        )
+        if self.augment is None:
+            for i, p in enumerate(positions):
+                self._read_plain(p, i, out)
+        else:
+            ids = [self.clip_ids[p] for p in positions]
+            choices = draw(self.augment, self.seed, ids, epoch)
+            for i, (p, choice) in enumerate(zip(positions, choices, strict=True)):
+                self._read_augmented(p, i, choice, out)
+        return out
+
+    def _read_plain(self, position: int, i: int, out: Sampled) -> None:
+        clip = self.shards.clip(self.rows[position])
+        known = self._samples.get(position)
+        if known is None:
+            known = self._samples[position] = self._sample(clip, PLAIN)
+        frames, steps = known
+        if frames is None:  # all kept frames in their order: one copy
+            out.rgb[i] = clip.rgb
+        else:
+            clip.rgb.take(frames, axis=0, out=out.rgb[i], mode="clip")
+        clip.skeleton.take(steps, axis=0, out=out.joints[i], mode="clip")
+        clip.present.take(steps, axis=0, out=out.present[i], mode="clip")
+
+    def _read_augmented(self, position: int, i: int, choice: Choice, out: Sampled) -> None:
+        clip = self.shards.clip(self.rows[position])
+        frames, steps = self._sample(clip, choice)
+        out.rgb[i] = augment_rgb(clip.rgb if frames is None else clip.rgb[frames], choice)
+        out.joints[i], out.present[i] = augment_skeleton(
+            clip.skeleton[steps], clip.present[steps], choice, width=self._width(position)
+        )
+
+    def _sample(self, clip: Clip, choice: Choice) -> tuple[np.ndarray | None, np.ndarray]:
+        """Rows of the kept video frames (None = all in order) and of the skeleton frames."""
+        span = window_seconds(clip)
+        start, length = choice.start * span, choice.share * span
+        frames = rgb_rows(clip, instants(start, length, self.rgb_frames))
+        steps = skeleton_rows(clip, instants(start, length, self.skeleton_frames))
+        whole = len(frames) == len(clip.rgb) and (np.diff(frames) == 1).all()
+        return None if whole else frames, steps
 
     def _width(self, position: int) -> float | None:
         if self.shards.unit == "metres":
             return None
-        return float(self.shards.meta.column("width")[int(self.rows[position])].as_py())
+        return float(self.shards.meta.column("width")[self.rows[position]].as_py())
 
 
 def _resize(rgb: Tensor, size: int) -> Tensor:

@@ -1,0 +1,210 @@
+"""Reading raw shards into batches against copying the same bytes with numpy, and against peers.
+
+    python -m benchmarks shard_read -- [--data FOLDER] [--clips 512] [--frames 16] [--size 64]
+
+Sides, on the same clips and in the same shuffled order: bare numpy copies of the same bytes out of
+the same mapped files, and out of plain memory; this project's reader; WebDataset; HuggingFace
+`datasets`; decoding the AVI on the fly. All fill uint8 batches of 32 clips, pixels and joints. The
+ratio is held against numpy on the mapped files. --data is a folder in NTU layout; without it clips
+of 320x180 are made up.
+"""
+
+import argparse
+import io
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks._bench import Result, paired, ratio_of, spread
+from benchmarks._ntu_files import write_tree
+from components.datasets import ClipDataset
+from components.datasets.order import permutation
+from components.ntu.ids import ClipId
+from components.shards import ShardSet
+from components.shards.index import seal
+from components.shards.storage import open_store
+from components.shards.writer import plan_shards, write_shard
+from components.sources import get_source
+from components.sources.ingest import keep
+
+EXPLICIT = True  # needs the optional peers
+GOAL = 0.8
+BATCH = 32
+STEPS = 32
+
+
+def run(args: list[str]) -> Result:
+    """Write the clips once in each form, then read all of them in turn with each reader."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks shard_read --")
+    parser.add_argument("--data", help="a folder in NTU layout")
+    parser.add_argument("--clips", type=int, default=512)
+    parser.add_argument("--frames", type=int, default=16)
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args(args)
+    with tempfile.TemporaryDirectory(prefix="shard-read-") as name:
+        folder = Path(name)
+        data = Path(options.data) if options.data else folder / "ntu"
+        if not options.data:
+            ids = [ClipId(1, 1, p // 60 + 1, 1, p % 60 + 1) for p in range(options.clips)]
+            write_tree(data, ids, frames=60, width=320, height=180)
+        shards = _build(data, folder / "shards", options)
+        clips = ClipDataset(
+            shards,
+            range(len(shards)),
+            np.unique(shards.meta.column("action").to_numpy()).tolist(),
+            rgb_frames=options.frames,
+            rgb_size=options.size,
+            skeleton_frames=STEPS,
+        )
+        order = permutation(len(shards), 0, 0)
+        batches = [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
+        fast: dict[str, Callable[[], Any]] = {
+            "numpy, mapped files": _numpy_side(_mapped(clips), batches),
+            "numpy, plain memory": _numpy_side(_in_memory(clips), batches),
+            "shards": lambda: [clips.read(step.tolist()) for step in batches],
+        }
+        times = paired(fast, repeats=options.repeats * 3)
+        slow = {
+            "shards, whole Batch (float, resized)": lambda: [clips.batch(b) for b in batches],
+            "webdataset": _webdataset_side(clips, folder / "clips.tar"),
+            "huggingface datasets": _hugging_face_side(folder / "shards", batches, options),
+            "decode AVI on the fly": _decode_side(data, shards, batches, options),
+        }
+        times |= paired(slow, repeats=options.repeats, warmup=1)
+    count = len(order)
+    megabytes = count * (options.frames * options.size**2 * 3 + STEPS * 2 * 25 * 3 * 4) / 1e6
+    rates = {name: spread([count / t for t in times[name]]) for name in times}
+    mine = float(np.median(times["shards"]))
+    behind = [n for n in ("webdataset", "huggingface datasets", "decode AVI on the fly")
+              if float(np.median(times[n])) <= mine]  # fmt: skip
+    return Result(
+        name="shard_read",
+        ratio=ratio_of(times, "numpy, mapped files", "shards"),
+        goal=GOAL,
+        sense=">=",
+        sides=rates,
+        unit="clips per second",
+        notes=f"{count} clips of {options.frames} x {options.size}x{options.size}, "
+        f"{megabytes:.0f} MB a pass; " + (f"BEHIND {behind}" if behind else "ahead of each peer"),
+        details={"data": options.data or "made up", "peers_ahead": behind},
+    )
+
+
+def _build(data: Path, where: Path, options: argparse.Namespace) -> ShardSet:
+    settings = {"source": "ntu", "unit": "metres", "codec": "raw", "jpeg_quality": 0}
+    settings |= {"frames": options.frames, "size": options.size, "margin": 0.15}
+    found = get_source("ntu").find(data).clips[: options.clips]
+    plans = plan_shards(
+        [(clip, 0, "") for clip in found],
+        clips_per_shard=128,
+        root=str(data),
+        where=str(where),
+        settings=settings,
+    )
+    seal(open_store(where, create=True), [write_shard(plan) for plan in plans], settings)
+    return ShardSet.open(where)
+
+
+def _mapped(clips: ClipDataset) -> list[tuple[np.ndarray, ...]]:
+    """As many bytes of each clip as a batch takes, as views of the mapped files."""
+    found = [clips.shards.clip(row) for row in clips.rows]
+    return [
+        (c.rgb, np.resize(c.skeleton, (STEPS, 2, 25, 3)), np.resize(c.present, (STEPS, 2)))
+        if len(c.skeleton) < STEPS
+        else (c.rgb, c.skeleton[:STEPS], c.present[:STEPS])
+        for c in found
+    ]
+
+
+def _in_memory(clips: ClipDataset) -> list[tuple[np.ndarray, ...]]:
+    return list(zip(*clips.read(range(len(clips))), strict=True))
+
+
+def _numpy_side(
+    sources: list[tuple[np.ndarray, ...]], batches: list[np.ndarray]
+) -> Callable[[], Any]:
+    def copy() -> None:
+        for step in batches:
+            for part, first in enumerate(sources[0]):
+                target = np.empty((len(step), *first.shape), first.dtype)
+                for i, p in enumerate(step.tolist()):
+                    target[i] = sources[p][part]
+
+    return copy
+
+
+def _webdataset_side(clips: ClipDataset, path: Path) -> Callable[[], Any]:
+    import webdataset
+
+    sampled = clips.read(range(len(clips)))
+    with tarfile.open(path, "w") as tar:
+        for i, clip_id in enumerate(clips.clip_ids):
+            for suffix, array in zip(("rgb", "joints", "present"), sampled, strict=True):
+                body = array[i].tobytes()
+                info = tarfile.TarInfo(f"{clip_id}.{suffix}")
+                info.size = len(body)
+                tar.addfile(info, io.BytesIO(body))
+    shapes = {
+        suffix: (array.dtype, array.shape[1:])
+        for suffix, array in zip(("rgb", "joints", "present"), sampled, strict=True)
+    }
+
+    def read() -> None:
+        held = []
+        for sample in webdataset.WebDataset(str(path), shardshuffle=False):
+            held.append([np.frombuffer(sample[k], d).reshape(s) for k, (d, s) in shapes.items()])
+            if len(held) == BATCH:
+                [np.stack(column) for column in zip(*held, strict=True)]
+                held = []
+
+    return read
+
+
+def _hugging_face_side(
+    where: Path, batches: list[np.ndarray], options: argparse.Namespace
+) -> Callable[[], Any]:
+    import datasets
+
+    datasets.disable_progress_bars()
+    files = sorted(str(path) for path in where.glob("shard-*.arrow"))
+    table = datasets.load_dataset(
+        "arrow", data_files=files, split="train", cache_dir=str(where / "hf")
+    ).select_columns(["rgb", "skeleton", "present"])
+
+    def read() -> None:
+        for step in batches:
+            rows = table[step.tolist()]
+            frames = [np.frombuffer(b"".join(clip), np.uint8) for clip in rows["rgb"]]
+            np.stack(frames).reshape(-1, options.frames, options.size, options.size, 3)
+            for clip, seen in zip(rows["skeleton"], rows["present"], strict=True):
+                steps = np.linspace(0, len(clip) - 1, STEPS).astype(int)
+                np.array([clip[s] for s in steps], np.float32)
+                np.array([seen[s] for s in steps], bool)
+
+    return read
+
+
+def _decode_side(
+    data: Path, shards: ShardSet, batches: list[np.ndarray], options: argparse.Namespace
+) -> Callable[[], Any]:
+    source = get_source("ntu")
+    found = {str(f.clip): f for f in source.find(data).clips}
+
+    def clips() -> Iterator[np.ndarray]:
+        for row in np.concatenate(batches).tolist():
+            kept = keep(
+                source,
+                data,
+                found[shards.clip_ids[row]],
+                frames=options.frames,
+                size=options.size,
+                margin=0.15,
+            )
+            yield kept.rgb
+
+    return lambda: sum(1 for _ in clips())
