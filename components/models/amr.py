@@ -17,6 +17,27 @@ def floored_softmax(scores: Tensor, temperature: float, floor: float) -> Tensor:
     return floor + (1.0 - 2.0 * floor) * torch.softmax(scores / temperature, -1)
 
 
+class ModalityAttention(nn.Module):
+    """A query from the joint context attends to one token of each modality, head by head.
+
+    score_gm = q_g . t_gm / sqrt(width / heads) with q = W context + b; the weights are the
+    `floored_softmax` of the scores over the two modalities, and they are all it returns. W and b
+    start at 0, so every weight starts at 1/2.
+    """
+
+    def __init__(self, width: int, *, heads: int, temperature: float, floor: float) -> None:
+        super().__init__()
+        self.heads, self.temperature, self.floor = heads, temperature, floor
+        self.query = zero(nn.Linear(width, width))
+
+    def forward(self, context: Tensor, tokens: list[Tensor], prior: Tensor | float = 0.0) -> Tensor:
+        """Context and tokens [B, width] -> weights [B, heads, 2]; `prior` is added to scores."""
+        query = self.query(context).unflatten(1, (self.heads, -1))
+        dots = [(query * token.unflatten(1, (self.heads, -1))).sum(-1) for token in tokens]
+        scores = torch.stack(dots, -1).float() / math.sqrt(query.shape[-1])
+        return floored_softmax(scores + prior, self.temperature, self.floor)
+
+
 class StageReweighter(nn.Module):
     """Weights per sample and channel group: group g of modality m is scaled by 2 w_mg.
 
@@ -25,8 +46,9 @@ class StageReweighter(nn.Module):
     width: length of a modality's token, rounded up to a multiple of `heads`
     temperature, floor: see `floored_softmax`; the scale stays within [2 floor, 2 - 2 floor]
     weights: False leaves the modality weights out (gates alone)
-    gates: scale every channel by 2 sigmoid(.) of the joint token besides
-    detach: compute weights and gates from features cut off the graph (gradient past the weights)
+    gates: scale every channel by 2 sigmoid(.) of the joint context besides
+    detach: in training, compute weights and gates from features cut off the graph (gradient past
+        the weights); in eval mode, where attacks run, the gradient is always the full one
 
     At the start every weight is 1/2 and every gate 1, so the maps pass unchanged.
     """
@@ -45,63 +67,54 @@ class StageReweighter(nn.Module):
         detach: bool = False,
     ) -> None:
         super().__init__()
-        for name, channels in (("rgb", rgb_channels), ("skeleton", skeleton_channels)):
+        self.sizes = [rgb_channels, skeleton_channels]
+        for name, channels in zip(("video", "skeleton"), self.sizes, strict=True):
             if channels % heads:
                 raise ValueError(
                     f"{channels} {name} channels do not divide into model.amr.heads={heads} groups"
                 )
-        if not (weights or gates):
-            raise ValueError("AMR at a stage needs weights, gates or both")
         width = math.ceil(width / heads) * heads
-        self.heads, self.temperature, self.floor, self.detach = heads, temperature, floor, detach
-        self.norms = nn.ModuleList(
-            [
-                nn.LayerNorm(channels, elementwise_affine=False)
-                for channels in (rgb_channels, skeleton_channels)
-            ]
-        )
-        self.keys = nn.ModuleList(
-            [nn.Linear(rgb_channels, width), nn.Linear(skeleton_channels, width)]
-        )
+        self.detach = detach
+        self.tokens = nn.ModuleList(token(channels, width) for channels in self.sizes)
         self.context = nn.Linear(2 * width, width)
-        self.query = _zero(nn.Linear(width, width)) if weights else None
-        self.excite = _zero(nn.Linear(width, rgb_channels + skeleton_channels)) if gates else None
+        self.attention = (
+            ModalityAttention(width, heads=heads, temperature=temperature, floor=floor)
+            if weights
+            else None
+        )
+        self.excite = zero(nn.Linear(width, sum(self.sizes))) if gates else None
 
     def forward(
         self, rgb: Tensor, skeleton: Tensor, real: Tensor
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Maps [B, C_m, ...] -> maps of the same shapes and weights [B, heads, 2] or None."""
         pooled = [video_mean(rgb), person_mean(skeleton, real)]
-        if self.detach:
+        if self.detach and self.training:
             pooled = [p.detach() for p in pooled]
-        tokens = [key(norm(p)) for key, norm, p in zip(self.keys, self.norms, pooled, strict=True)]
+        tokens = [token(p) for token, p in zip(self.tokens, pooled, strict=True)]
         context = torch.relu(self.context(torch.cat(tokens, 1)))
-        scale_rgb = scale_skeleton = None
+        scales = [torch.ones(1, c, device=rgb.device) for c in self.sizes]
         weights = None
-        if self.query is not None:
-            weights = self._weigh(self.query(context), tokens)
-            scale_rgb, scale_skeleton = (
-                (2.0 * weights[..., m]).repeat_interleave(p.shape[1] // self.heads, 1)
-                for m, p in enumerate(pooled)
-            )
+        if self.attention is not None:
+            weights = self.attention(context, tokens)
+            scales = [
+                (2.0 * w).repeat_interleave(c // w.shape[1], 1)
+                for w, c in zip(weights.unbind(-1), self.sizes, strict=True)
+            ]
         if self.excite is not None:
-            sizes = [p.shape[1] for p in pooled]
-            gates = (2.0 * torch.sigmoid(self.excite(context).float())).split(sizes, 1)
-            scale_rgb = gates[0] if scale_rgb is None else scale_rgb * gates[0]
-            scale_skeleton = gates[1] if scale_skeleton is None else scale_skeleton * gates[1]
-        assert scale_rgb is not None and scale_skeleton is not None
-        return gate(rgb, scale_rgb), gate(skeleton, scale_skeleton), weights
-
-    def _weigh(self, query: Tensor, tokens: list[Tensor]) -> Tensor:
-        """Scaled dot products of the joint query with both tokens, head by head."""
-        split = query.unflatten(1, (self.heads, -1))
-        scores = [(split * t.unflatten(1, (self.heads, -1))).sum(-1) for t in tokens]
-        stacked = torch.stack(scores, -1).float() / math.sqrt(split.shape[-1])
-        return floored_softmax(stacked, self.temperature, self.floor)
+            gates = (2.0 * torch.sigmoid(self.excite(context).float())).split(self.sizes, 1)
+            scales = [scale * g for scale, g in zip(scales, gates, strict=True)]
+        return gate(rgb, scales[0]), gate(skeleton, scales[1]), weights
 
 
-def _zero(layer: nn.Linear) -> nn.Linear:
-    """A layer that starts as the constant 0, and learns because its input does not."""
+def token(channels: int, width: int) -> nn.Module:
+    """Features [B, channels] -> token [B, width]; normalised first, as scales differ by stream."""
+    norm = nn.LayerNorm(channels, elementwise_affine=False)
+    return nn.Sequential(norm, nn.Linear(channels, width))
+
+
+def zero(layer: nn.Linear) -> nn.Linear:
+    """A layer that starts as the constant 0, and learns because its input is not."""
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer

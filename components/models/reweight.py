@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from components.batch import ModelOutput
-from components.models.amr import floored_softmax
+from components.models.amr import ModalityAttention, token
 
 STATISTICS = 5
 
@@ -19,15 +19,16 @@ STATISTICS = 5
 class LogitReweighter(nn.Module):
     """logits_k = sum_m w_mk log((1 - doubt) p_mk + doubt / K), with p_m = softmax of head m.
 
-    evidence: what the weights w are computed from: "logits" (entropy, confidence, margin and
-        agreement of the two heads, none of which names a class), "features", or "both"
+    evidence: what a modality's token is made of: "logits" (`statistics` of the two predictions,
+        none of which names a class), "features", or "both"
     per_class: one learned number `lean` adds lean * log p_mk to the scores, class by class;
         below 0 a class is believed as far as its less convinced modality, above 0 as its more
         convinced one
     temperature, floor: see `floored_softmax`; each modality keeps a weight of at least `floor`
     doubt: share of probability that each head is held to be wrong; bounds one modality's say on a
-        class to log(K / doubt) from below. 0 = unbounded
-    detach: cut the evidence off the graph (gradient past the weights)
+        class to log(doubt / K) from below. 0 = unbounded
+    detach: in training, cut the evidence off the graph (gradient past the weights); never in eval
+        mode, where attacks run
     stream_drop: in training, probability that a clip is decided by one modality drawn at random
 
     At the start all weights are 1/2: without doubt that is the mean of the log-probabilities.
@@ -50,24 +51,17 @@ class LogitReweighter(nn.Module):
     ) -> None:
         super().__init__()
         if evidence not in ("logits", "features", "both"):
-            raise ValueError(f"evidence {evidence!r}: choose logits, features or both")
+            raise ValueError(f"model.amr.evidence={evidence!r}: choose logits, features or both")
         self.num_classes, self.doubt, self.detach = num_classes, doubt, detach
-        self.temperature, self.floor, self.stream_drop = temperature, floor, stream_drop
-        self.from_logits = evidence in ("logits", "both")
-        sizes = (rgb_features, skeleton_features)
-        self.tokens = (
-            nn.ModuleList(
-                nn.Sequential(nn.LayerNorm(c, elementwise_affine=False), nn.Linear(c, width))
-                for c in sizes
-            )
-            if evidence in ("features", "both")
-            else None
-        )
-        inputs = (2 * STATISTICS if self.from_logits else 0) + (2 * width if self.tokens else 0)
-        self.hidden = nn.Linear(inputs, width)
-        self.score = nn.Linear(width, 2)
-        nn.init.zeros_(self.score.weight)
-        nn.init.zeros_(self.score.bias)
+        self.stream_drop = stream_drop
+        self.of_logits = self.of_features = None
+        if evidence != "features":
+            self.of_logits = nn.ModuleList(nn.Linear(STATISTICS, width) for _ in range(2))
+        if evidence != "logits":
+            sizes = (rgb_features, skeleton_features)
+            self.of_features = nn.ModuleList(token(size, width) for size in sizes)
+        self.context = nn.Linear(2 * width, width)
+        self.attention = ModalityAttention(width, heads=1, temperature=temperature, floor=floor)
         self.lean = nn.Parameter(torch.zeros(())) if per_class else None
 
     def forward(
@@ -77,29 +71,31 @@ class LogitReweighter(nn.Module):
         log_p = torch.stack([rgb_logits, skeleton_logits], -1).float().log_softmax(1)  # [B, K, 2]
         if self.doubt:
             log_p = (log_p.exp() * (1.0 - self.doubt) + self.doubt / self.num_classes).log()
-        scores = self._scores(rgb, skeleton, log_p.detach() if self.detach else log_p)
-        if self.lean is not None:
-            scores = scores.unsqueeze(1) + self.lean * log_p
-        weights = floored_softmax(scores, self.temperature, self.floor)
+        evidence = [rgb, skeleton, log_p]
+        if self.detach and self.training:
+            evidence = [e.detach() for e in evidence]
+        tokens = self._tokens(*evidence)
+        context = torch.relu(self.context(torch.cat(tokens, 1)))
+        prior = 0.0 if self.lean is None else self.lean * evidence[2]
+        weights = self.attention(context, tokens, prior)  # [B, 1 or K, 2]
         if self.training and self.stream_drop:
             weights = self._one_stream(weights)
-        spread = weights if weights.dim() == 3 else weights.unsqueeze(1)
-        return (spread * log_p).sum(-1), weights
+        return (weights * log_p).sum(-1), weights.squeeze(1) if self.lean is None else weights
 
-    def _scores(self, rgb: Tensor, skeleton: Tensor, log_p: Tensor) -> Tensor:
-        parts = []
-        if self.from_logits:
-            parts.append(statistics(log_p).flatten(1))
-        if self.tokens is not None:
-            for token, feature in zip(self.tokens, (rgb, skeleton), strict=True):
-                parts.append(token(feature.detach() if self.detach else feature).float())
-        return self.score(torch.tanh(self.hidden(torch.cat(parts, 1)))).float()
+    def _tokens(self, rgb: Tensor, skeleton: Tensor, log_p: Tensor) -> list[Tensor]:
+        tokens: list[Tensor] = [torch.zeros((), device=log_p.device)] * 2
+        if self.of_features is not None:
+            pairs = zip(self.of_features, (rgb, skeleton), strict=True)
+            tokens = [part(feature) for part, feature in pairs]
+        if self.of_logits is not None:
+            facts = zip(tokens, self.of_logits, statistics(log_p).unbind(1), strict=True)
+            tokens = [sum_ + part(fact) for sum_, part, fact in facts]
+        return tokens
 
     def _one_stream(self, weights: Tensor) -> Tensor:
-        shape = (weights.shape[0],) + (1,) * (weights.dim() - 1)
-        chosen = torch.randint(2, shape, device=weights.device)
+        chosen = torch.randint(2, (weights.shape[0], 1, 1), device=weights.device)
         alone = torch.cat([1 - chosen, chosen], -1).to(weights.dtype).expand_as(weights)
-        dropped = torch.rand(shape, device=weights.device) < self.stream_drop
+        dropped = torch.rand(chosen.shape, device=weights.device) < self.stream_drop
         return torch.where(dropped, alone, weights)
 
 

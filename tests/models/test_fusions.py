@@ -61,7 +61,7 @@ def test_starts_as_the_identity_and_can_leave_it(make) -> None:
 def test_amr_scales_each_channel_group_by_twice_its_weight_within_the_floor() -> None:
     rgb, skeleton = _maps()
     fusion = StageReweighter(8, 12, heads=4, floor=0.2, gates=False, temperature=0.01)
-    torch.nn.init.normal_(fusion.query.weight, std=100.0)
+    torch.nn.init.normal_(fusion.attention.query.weight, std=100.0)
     out_rgb, out_skeleton, weights = fusion(rgb, skeleton, REAL)
     assert weights.min() >= 0.2 - 1e-6 and weights.max() <= 0.8 + 1e-6
     assert weights.max() > 0.79 and torch.allclose(weights.sum(-1), torch.ones(3, 4))
@@ -77,14 +77,14 @@ def test_amr_scales_each_channel_group_by_twice_its_weight_within_the_floor() ->
 def test_amr_attends_by_scaled_dot_products() -> None:
     rgb, skeleton = _maps()
     fusion = StageReweighter(8, 12, heads=2, width=4, temperature=0.7, floor=0.1)
-    torch.nn.init.normal_(fusion.query.weight)
+    torch.nn.init.normal_(fusion.attention.query.weight)
     weights = fusion(rgb, skeleton, REAL)[2]
     pooled = [rgb.mean((2, 3, 4)), person_mean(skeleton, REAL)]
     tokens = []
-    for p, key in zip(pooled, fusion.keys, strict=True):
+    for p, token in zip(pooled, fusion.tokens, strict=True):
         centred = (p - p.mean(1, keepdim=True)) / (p.var(1, False, keepdim=True) + 1e-5).sqrt()
-        tokens.append(key(centred))
-    query = fusion.query(torch.relu(fusion.context(torch.cat(tokens, 1))))
+        tokens.append(token[1](centred))
+    query = fusion.attention.query(torch.relu(fusion.context(torch.cat(tokens, 1))))
     for head in (0, 1):
         part = slice(2 * head, 2 * head + 2)
         a, b = ((query[:, part] * t[:, part]).sum(1) / math.sqrt(2) / 0.7 for t in tokens)
@@ -96,13 +96,15 @@ def test_detached_weights_pass_no_gradient_to_the_features_they_come_from() -> N
     rgb, skeleton = _maps()
     for detach in (False, True):
         fusion = StageReweighter(8, 12, detach=detach)
-        torch.nn.init.normal_(fusion.query.weight)
+        torch.nn.init.normal_(fusion.attention.query.weight)
         rgb_in = rgb.clone().requires_grad_()
         weights = fusion(rgb_in, skeleton, REAL)[2]
         reached = bool(
             torch.autograd.grad(weights[..., 0].sum(), rgb_in, allow_unused=True)[0] is not None
         )
         assert reached is not detach
+        weights = fusion.eval()(rgb_in, skeleton, REAL)[2]  # an attacker sees the whole gradient
+        assert torch.autograd.grad(weights[..., 0].sum(), rgb_in)[0].abs().sum() > 0
 
 
 @pytest.mark.parametrize(
@@ -116,7 +118,7 @@ def test_logit_reweighting_starts_as_the_mean_and_keeps_its_floor(knobs: dict) -
     out, weights = merge(*features, *logits)
     assert torch.allclose(out, logits.log_softmax(-1).mean(0), atol=1e-6)
     assert torch.equal(weights, torch.full_like(weights, 0.5))
-    torch.nn.init.normal_(merge.score.weight, std=50.0)
+    torch.nn.init.normal_(merge.attention.query.weight, std=50.0)
     out, weights = merge(*features, *logits * 1000)
     assert torch.isfinite(out).all()
     assert weights.min() >= 0.2 - 1e-6 and torch.allclose(weights.sum(-1), torch.ones(()))

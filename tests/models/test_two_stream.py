@@ -133,7 +133,7 @@ def test_fusion_stages_are_python_indices_or_pairs() -> None:
         ({"centre": "hip"}, "model.centre='hip'"),
         ({"amr": {"heads": 5}}, "heads=5"),
         ({"amr": {"logits": "max"}}, "model.amr.logits='max'"),
-        ({"amr": {"evidence": "x"}}, "evidence 'x'"),
+        ({"amr": {"evidence": "x"}}, "model.amr.evidence='x'"),
         ({"amr": {"logits": "mean", "stage_weights": False, "balance": 1.0}}, "balance"),
     ],
 )
