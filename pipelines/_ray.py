@@ -6,6 +6,7 @@ is removed, so that the next run under this name starts afresh.
 """
 
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,6 +80,9 @@ def run_training(
     board:     actor that takes progress, see `_progress.listening`
     Needs a running Ray. Raises StageError with what to do; what was trained so far stays stored.
     """
+    if not config.ray.address:
+        # Nobody reclaims the nodes of a local Ray, so it needs no watcher for that.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     home = _join(str(storage), name)
     store = _open(home)
     store.remove(STOP)

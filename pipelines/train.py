@@ -14,7 +14,7 @@ from pipelines._cluster import cluster
 from pipelines._progress import Relay, listening
 from pipelines._ray import run_training
 from pipelines._reporter import Reporter
-from pipelines._stage import ROOT, Stage, StageError, run_stage
+from pipelines._stage import ROOT, Stage, StageError, absolute, run_stage
 
 CODE = ("attacks", "datasets", "evaluation", "models", "training")
 
@@ -29,7 +29,7 @@ def main(stage: Stage) -> None:
     model = config.model.fusion
     out = stage.artifacts / "train" / model
     out.mkdir(parents=True, exist_ok=True)
-    storage = config.ray.storage or str(stage.artifacts / "runs")
+    storage = run_storage(config, stage.artifacts)
     name = f"{model}-{fingerprint(config, shards)}"
     with Reporter(config, stage.artifacts, out, len(split.train)) as reporter:
         with cluster(config.ray), listening(reporter.handle) as board:
@@ -57,6 +57,16 @@ def tuned(stage: Stage) -> Config:
             f"{best}: expected dotted parameters with values; run the tune stage again"
         )
     return apply_overrides(apply_overrides(stage.config, values), parse_overrides(stage.overrides))
+
+
+def run_storage(config: Config, artifacts: Path) -> str:
+    """Where runs keep their checkpoints until they are finished: outside of DVC's outputs, which
+    `dvc repro` removes before it runs a stage again.
+    """
+    given = config.ray.storage
+    if "://" in given:
+        return given
+    return str(absolute(given)) if given else str(artifacts / "runs")
 
 
 def fingerprint(config: Config, shards: str) -> str:

@@ -117,6 +117,7 @@ def train_epochs(
         row["score"] -= 1e-9 * row["epoch"]  # ties go to the earlier epoch
         row["rolled_back"] = before is not None and _roll_back(state, before, row)
         row["seconds"] = time.perf_counter() - started
+        row["finished_at"] = time.time()
         _advance(state, row, natural=train.method == "natural")
         yield row
 

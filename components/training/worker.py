@@ -18,7 +18,7 @@ import torch
 from ray.train import Checkpoint
 from ray.train.torch import get_device
 
-from components.attacks import Budget, ThreatModel
+from components.attacks import ThreatModel
 from components.checkpoint import CheckpointError
 from components.config import Config
 from components.models import build_model
@@ -70,8 +70,7 @@ def checkpoint_config(config: Config, classes: list[int]) -> dict[str, Any]:
 
 def evaluation_threat(config: Config) -> ThreatModel:
     """The `threat` section as the threat model under which validation is attacked."""
-    rgb, skeleton = config.threat.rgb, config.threat.skeleton
-    return ThreatModel(rgb=Budget(rgb.norm, rgb.eps), skeleton=Budget(skeleton.norm, skeleton.eps))
+    return ThreatModel.from_settings(config.threat.model_dump())
 
 
 def _train(spec: dict[str, Any]) -> None:

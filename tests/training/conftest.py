@@ -156,7 +156,7 @@ def _row(clips: Batch, i: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def settings() -> Callable[..., Config]:
     """The whole configuration of a short run on `shards`, with dotted changes."""
 

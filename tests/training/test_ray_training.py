@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,26 +18,19 @@ import yaml
 from components.checkpoint import load_model, read_config
 from components.config import Config
 from pipelines._cluster import cluster
-from pipelines._progress import Relay, listening
-from pipelines._ray import run_training
-from pipelines._stage import ROOT
+from pipelines._progress import Event, Relay, listening
+from pipelines._ray import TrainResult, run_training
+from pipelines._stage import ROOT, StageError
 
 pytestmark = pytest.mark.slow
+CHANGES = {"train__ema": 0.9, "train__attack__modalities": "mix", "tracking__uri": "sqlite://"}
 
 
-def weights(folder: Path) -> str:
-    return read_config(folder)["weights_sha256"]
-
-
-def kill_one_worker() -> None:
-    mine = psutil.Process().children(recursive=True)
-    workers = [p for p in mine if "RayTrainWorker" in " ".join(p.cmdline())]
-    workers[-1].send_signal(signal.SIGKILL)
-
-
-def train(config: Config, shards: str, folder: Path, on_event: Callable[[dict], None]) -> Path:
+def train(
+    config: Config, shards: str, folder: Path, on_event: Callable[[Event], None] = lambda e: None
+) -> TrainResult:
     with cluster(config.ray), listening(on_event) as board:
-        result = run_training(
+        return run_training(
             config,
             name="run",
             storage=folder / "runs",
@@ -44,26 +39,91 @@ def train(config: Config, shards: str, folder: Path, on_event: Callable[[dict], 
             callbacks=[Relay(board)],
             board=board,
         )
+
+
+def weights(folder: Path) -> tuple[str, str]:
+    return tuple(read_config(folder / kind)["weights_sha256"] for kind in ("best", "last"))
+
+
+@pytest.fixture(scope="module")
+def calm(settings, shards, tmp_path_factory) -> Path:
+    """A run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("calm")
+    result = train(settings(**CHANGES), shards, folder)
     assert [row["epoch"] for row in result.history] == [1, 2, 3]
-    return result.last
+    assert not (folder / "runs" / "run").exists()
+    return folder
 
 
-def test_killed_worker_and_killed_driver_end_with_the_same_weights(shards, settings, tmp_path):
-    config = settings(train__ema=0.9, train__attack__modalities="mix")
+def test_best_and_last_can_be_loaded(calm):
+    for kind in ("best", "last"):
+        model, about = load_model(calm / kind)
+        assert about["classes"] == [1, 2, 3] and not model.training
+
+
+def test_killed_worker_ends_with_the_same_weights(calm, settings, shards, tmp_path):
     killed = threading.Event()
     events: list[str] = []
 
-    def kill_in_second_epoch(event: dict) -> None:
+    def kill_in_second_epoch(event: Event) -> None:
         events.append(event["kind"])
-        if event["kind"] == "epoch" and event["epoch"] == 1 and not killed.is_set():
+        if event["kind"] == "epoch" and not killed.is_set():
             killed.set()
-            kill_one_worker()
+            mine = psutil.Process().children(recursive=True)
+            workers = [p for p in mine if "RayTrainWorker" in " ".join(p.cmdline())]
+            workers[-1].send_signal(signal.SIGKILL)
 
-    calm = train(config, shards, tmp_path / "calm", lambda event: None)
-    hurt = train(config, shards, tmp_path / "hurt", kill_in_second_epoch)
+    result = train(settings(**CHANGES), shards, tmp_path, kill_in_second_epoch)
     assert killed.is_set()
     assert "lost" in events
-    assert weights(hurt) == weights(calm)
-    model, about = load_model(calm)
-    assert about["classes"] == [1, 2, 3] and not model.training
-    assert not (tmp_path / "calm" / "runs" / "run").exists()
+    assert [row["epoch"] for row in result.history] == [1, 2, 3]
+    assert weights(tmp_path) == weights(calm)
+
+
+def test_killed_driver_goes_on_where_it_was(calm, settings, shards, tmp_path):
+    artifacts = tmp_path / "artifacts"
+    shutil.copytree(shards, artifacts / "shards")
+    config = settings(
+        **{**CHANGES, "tracking__uri": f"sqlite:///{tmp_path}/mlflow.db"},
+        paths__artifacts=str(artifacts),
+    )
+    params = tmp_path / "params.yaml"
+    params.write_text(yaml.safe_dump(config.model_dump(mode="json", by_alias=True)))
+    command = [sys.executable, "-m", "pipelines.train", "--params", str(params)]
+    quiet = {"cwd": ROOT, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    first = subprocess.Popen(command, **quiet)
+    log, snapshots = artifacts / "train" / "amr" / "train.log", artifacts / "runs"
+    while not list(snapshots.glob("*/epoch_00001/state.json")):
+        assert first.poll() is None, "ended before it could be killed"
+        time.sleep(0.02)
+    first.kill()
+    first.wait()
+    shutil.rmtree(log.parent)  # as `dvc repro` does before it runs a stage again
+    subprocess.run(command, **quiet, check=True)
+    assert weights(log.parent) == weights(calm)
+    metrics = json.loads((log.parent / "metrics.json").read_text())
+    assert metrics["epochs"] == 3 and 0.0 <= metrics["robust_acc"]["worst"] <= 1.0
+    history = (log.parent / "history.csv").read_text().splitlines()
+    assert len(history) == 4 and history[0].startswith("epoch,loss,")
+    assert not list(snapshots.iterdir())
+
+
+def test_nonfinite_loss_stops_with_the_clips_saved_and_is_not_retried(settings, shards, tmp_path):
+    lost: list[Event] = []
+    config = settings(train__lr=1e30, train__grad_clip=0.0, train__method="natural")
+    with pytest.raises(StageError, match=r"not finite .*nonfinite_rank\*\.json"):
+        train(config, shards, tmp_path, lambda e: lost.append(e) if e["kind"] == "lost" else None)
+    saved = sorted((tmp_path / "runs" / "run").glob("nonfinite_rank*.json"))
+    assert [path.name for path in saved] == ["nonfinite_rank0.json", "nonfinite_rank1.json"]
+    clips = [clip for path in saved for clip in json.loads(path.read_text())["clip_ids"]]
+    assert len(set(clips)) == 8 and all(clip.startswith("S0") for clip in clips)
+    assert not lost
+
+
+def test_what_a_retry_cannot_mend_is_tried_once(settings, shards, tmp_path):
+    broken = tmp_path / "shards"
+    shutil.copytree(shards, broken)
+    (broken / "shard-000000.arrow").write_bytes(b"not arrow")
+    with pytest.raises(StageError, match="shard-000000.arrow has 9 bytes.*to go on"):
+        train(settings(), str(broken), tmp_path)
+    assert os.path.isdir(tmp_path / "runs" / "run")

@@ -1,0 +1,180 @@
+"""PGD-K training step against the floor of its cost: K attack passes and one training pass.
+
+The floor is K x (forward + backward to the inputs) + 1 x (forward + full backward) of the same
+model on the same batch, with nothing around it. Torch, numpy and `components` only, so this runs
+on a bare GPU machine:
+
+    python -m benchmarks attack_step                 small two-stream net, CPU
+    python -m benchmarks attack_step -- --gpu        R(2+1)D-18 + HCN, 16x112x112, bf16
+"""
+
+import argparse
+import time
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks._bench import Result, paired, ratio_of, spread
+from components.attacks import Budget, ThreatModel, frozen
+from components.batch import Batch
+from components.models import build_model
+from components.training.recipe import Recipe
+from components.training.step import Trainee, train_step
+
+CLASSES = 60
+
+
+def run(args: list[str]) -> Result:
+    """Both sides in turn on one model and batch."""
+    options = _options(args)
+    torch.set_num_threads(options.threads)
+    device = torch.device("cuda" if options.gpu else "cpu")
+    if options.gpu and not torch.cuda.is_available():
+        raise SystemExit("attack_step --gpu: torch sees no GPU on this machine")
+    module, batch = _model(options).to(device), _clips(options).to(device)
+    if options.gpu:
+        module = module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        batch = batch._replace(rgb=batch.rgb.contiguous(memory_format=torch.channels_last_3d))
+    module.train()
+    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-4)
+    trainee = Trainee(module, module, optimizer)
+    threat = ThreatModel(rgb=Budget("Linf", 8 / 255), skeleton=Budget("Linf", 0.05))
+    amp = "bf16" if options.gpu else "off"
+    recipe = Recipe(steps=options.steps, amp=amp, aux_weight=0.0)
+    sides = {
+        "ours": lambda: train_step(trainee, batch, threat, recipe, seed=0),
+        "floor": lambda: floor(module, batch, options.steps, amp),
+    }
+    times = paired(sides, repeats=options.repeats, warmup=options.warmup)
+    figures = {name: spread(values) for name, values in times.items()}
+    details = {"batch": batch.size, "steps": options.steps, "model": _name(options)}
+    details |= {
+        f"{name} clips/s": batch.size / figure["median"] for name, figure in figures.items()
+    }
+    if options.gpu:
+        details |= _share_of_peak(module, batch, options.steps, figures["ours"]["median"])
+    return Result(
+        name="attack_step",
+        ratio=ratio_of(times, "ours", "floor"),
+        goal=1.05,
+        sense="<=",
+        sides=figures,
+        unit="seconds a step",
+        notes=f"PGD-{options.steps} training step over its floor, {_name(options)}, "
+        f"batch {batch.size}, {device.type}",
+        details=details,
+    )
+
+
+def floor(module: nn.Module, batch: Batch, steps: int, amp: str) -> None:
+    """The passes that PGD training cannot do without, and nothing else."""
+    kind = batch.rgb.device.type
+    with torch.autocast(kind, torch.bfloat16, enabled=amp == "bf16"):
+        with frozen(module) as net:
+            rgb = batch.rgb.clone().requires_grad_(True)
+            skeleton = batch.skeleton.clone().requires_grad_(True)
+            for _ in range(steps):
+                logits = net(rgb, skeleton, batch.present).logits
+                torch.autograd.grad(_loss(logits, batch.label), [rgb, skeleton])
+        loss = _loss(module(*batch[:3]).logits, batch.label)
+    for parameter in module.parameters():
+        parameter.grad = None
+    loss.backward()
+
+
+def count_flops(module: nn.Module, batch: Batch, steps: int) -> int:
+    """Flops of the floor's matrix products and convolutions, counted by torch."""
+
+    def attack_pass() -> None:
+        leaves = [x.clone().requires_grad_(True) for x in batch[:2]]
+        # torch's counter hooks on the inputs and refuses leaves there.
+        logits = net(leaves[0] * 1.0, leaves[1] * 1.0, batch.present).logits
+        torch.autograd.grad(_loss(logits, batch.label), leaves)
+
+    with FlopCounterMode(display=False) as attack, frozen(module) as net:
+        attack_pass()
+    with FlopCounterMode(display=False) as training:
+        floor(module, batch, 0, "off")
+    return steps * attack.get_total_flops() + training.get_total_flops()
+
+
+def _loss(logits: Tensor, label: Tensor) -> Tensor:
+    return F.cross_entropy(logits.float(), label)
+
+
+def _options(args: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="attack_step")
+    parser.add_argument("--gpu", action="store_true")
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--batch", type=int, default=0, help="clips; 0 = 16 on CPU, 32 on GPU")
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--warmup", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--fusion", default="concat")
+    options = parser.parse_args(args)
+    options.batch = options.batch or (32 if options.gpu else 16)
+    return options
+
+
+def _name(options: argparse.Namespace) -> str:
+    nets = "R(2+1)D-18 + HCN, 16x112x112, bf16" if options.gpu else "small nets, 8x48x48"
+    return f"{nets}, {options.fusion}"
+
+
+def _model(options: argparse.Namespace) -> nn.Module:
+    torch.manual_seed(0)
+    big = options.gpu
+    return build_model(
+        {
+            "rgb": "r2plus1d_18" if big else "small_video",
+            "skeleton": "hcn" if big else "small_skeleton",
+            "fusion": options.fusion,
+            "fusion_stages": (),
+            "width": 1.0,
+            "dropout": 0.3,
+            "rgb_frames": 16 if big else 8,
+            "rgb_size": 112 if big else 48,
+            "skeleton_frames": 32,
+            "rgb_weights": "",
+            "amr": {"heads": 4, "width": 32, "temperature": 1.0},
+            "num_classes": CLASSES,
+        }
+    )
+
+
+def _clips(options: argparse.Namespace) -> Batch:
+    frames, size = (16, 112) if options.gpu else (8, 48)
+    generator = torch.Generator().manual_seed(0)
+    n = options.batch
+    present = torch.ones((n, 32, 2), dtype=torch.bool)
+    present[: n // 2, :, 1] = False
+    skeleton = torch.randn((n, 3, 32, 25, 2), generator=generator)
+    return Batch(
+        torch.rand((n, 3, frames, size, size), generator=generator),
+        skeleton * present[:, None, :, None, :],
+        present,
+        torch.randint(CLASSES, (n,), generator=generator),
+        tuple(f"clip{i}" for i in range(n)),
+    )
+
+
+def _share_of_peak(module: nn.Module, batch: Batch, steps: int, seconds: float) -> dict[str, float]:
+    """Flops of the step over what a large bf16 matmul reaches here."""
+    reached = count_flops(module, batch, steps) / seconds
+    n = 8192
+    a = torch.randn((n, n), device=batch.rgb.device, dtype=torch.bfloat16)
+    for _ in range(3):
+        a @ a
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    for _ in range(20):
+        a @ a
+    torch.cuda.synchronize()
+    peak = 20 * 2 * n**3 / (time.perf_counter() - start)
+    return {
+        "TFLOP/s reached": reached / 1e12,
+        "TFLOP/s of a large matmul": peak / 1e12,
+        "share of measured matrix peak": reached / peak,
+    }
