@@ -74,6 +74,17 @@ class ThreatModel:
             if value is not None and not 0.0 < value < float("inf"):
                 raise ValueError(f"{name} must be positive (or None for no bound), got {value}")
 
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> "ThreatModel":
+        """The `threat` section of params.yaml as plain values; there 0 stands for "no bound"."""
+        budgets = {
+            m: Budget(s["norm"], s["eps"], frames=s.get("frames") or None)
+            for m in MODALITIES
+            if (s := settings.get(m)) is not None
+        }
+        bounds = {name: settings.get(name) or None for name in ("bone_length", "acceleration")}
+        return cls(**budgets, **bounds)  # type: ignore[arg-type]
+
     @property
     def budgets(self) -> dict[str, Budget]:
         """The budgets by modality, of those that may be touched."""

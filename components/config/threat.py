@@ -12,6 +12,7 @@ class BudgetSection(Section):
 
     norm: Literal["Linf", "L2"] = "Linf"
     eps: Fraction = Field(ge=0)
+    frames: int = Field(0, ge=0, description="at most this many frames may change; 0 = all")
 
 
 class ThreatSection(Section):
@@ -19,6 +20,10 @@ class ThreatSection(Section):
 
     rgb: BudgetSection = BudgetSection(eps=8 / 255)
     skeleton: BudgetSection = BudgetSection(eps=0.05)
+    bone_length: float = Field(0.0, ge=0, description="largest relative change; 0 = no bound")
+    acceleration: float = Field(
+        0.0, ge=0, description="largest change, metres per frame^2; 0 = no bound"
+    )
 
 
 class TrainAttackSection(Section):

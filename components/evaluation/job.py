@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 import components
-from components.attacks import Budget, ThreatModel
+from components.attacks import ThreatModel
 from components.batch import Batch
 from components.checkpoint import load_model
 from components.config.threat import ThreatSection
@@ -65,8 +65,7 @@ class Piece:
 
 def threat_of(section: ThreatSection) -> ThreatModel:
     """The `threat` section of params.yaml as the threat model of the evaluation."""
-    rgb, skeleton = section.rgb, section.skeleton
-    return ThreatModel(rgb=Budget(rgb.norm, rgb.eps), skeleton=Budget(skeleton.norm, skeleton.eps))
+    return ThreatModel.from_settings(section.model_dump())
 
 
 def key_of(piece: Piece, about: dict[str, Any]) -> str:

@@ -228,6 +228,15 @@ def test_cells_scaling_and_fingerprint():
     assert BOTH.fingerprint() == "2128536223784617"
 
 
+def test_settings_say_zero_for_no_bound():
+    plain = {"norm": "Linf", "eps": 0.05, "frames": 0}
+    assert ThreatModel.from_settings({"rgb": None, "skeleton": plain}) == BOTH.cell("skeleton")
+    held = ThreatModel.from_settings(
+        {"rgb": {**plain, "frames": 2}, "skeleton": plain, "bone_length": 0.1, "acceleration": 0.0}
+    )
+    assert held.rgb.frames == 2 and held.bone_length == 0.1 and held.acceleration is None
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
