@@ -1,23 +1,16 @@
 """From names and numbers to a model: the one place where settings meet constructors."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from components.batch import ModelOutput
-from components.models.amr import StageReweighter
 from components.models.backbone import SkeletonBackbone, VideoBackbone
 from components.models.ctrgcn import CTRGCN
-from components.models.fim import FIM
 from components.models.hcn import HCN
-from components.models.memory import CommonSpace, FeatureMemory, MemoryMerge, similarity
-from components.models.merge import ConcatMerge, LateMerge
-from components.models.mmtm import MMTM
 from components.models.normalize import SkeletonNormalize
+from components.models.parts import FUSIONS, OWN_STAGES
 from components.models.pretrained import load_backbone
-from components.models.reweight import LogitReweighter, imbalance
 from components.models.small import SmallSkeleton, SmallVideo
 from components.models.stgcn import STGCN
 from components.models.two_stream import TwoStream
@@ -37,8 +30,6 @@ SKELETON: dict[str, Callable[..., SkeletonBackbone]] = {
     "stgcn": lambda *, width, frames: STGCN(width=width),
     "ctrgcn": lambda *, width, frames: CTRGCN(width=width),
 }
-FUSIONS = ("late", "concat", "mmtm", "minsim", "exfmem", "minsim_exfmem", "fim", "amr")
-STAGED = ("mmtm", "fim", "amr")  # fusions that attach between stages
 SHAPE_KEYS = ("rgb_frames", "rgb_size")  # of the settings; the networks take any such shape
 
 
@@ -74,127 +65,44 @@ def two_stream(
         Empty is the fusion's own choice: (-2, -1) for mmtm and fim, (-1,) for amr. The other
         fusions join behind the last stage, whatever is said here.
     aux_heads: per-modality classifiers whose loss training adds (deep supervision).
-    amr: keywords of `amr_parts`.
+    amr: keywords of `parts.amr_parts`.
     """
+    if num_classes < 2:
+        raise ValueError(f"num_classes={num_classes}: a recogniser needs at least 2 classes")
+    parts_of = _named(FUSIONS, fusion, "fusion")
     video = _named(VIDEO, rgb, "rgb")(width=width)
     bodies = _named(SKELETON, skeleton, "skeleton")(width=width, frames=skeleton_frames)
-    if fusion not in FUSIONS:
-        raise ValueError(f"model.fusion={fusion!r}; there are: {', '.join(FUSIONS)}")
     if rgb_weights:
         load_backbone(video, rgb_weights)
-    stages = fusion_stages or ((-1,) if fusion == "amr" else (-2, -1))
-    joins = resolve_joins(stages, len(video.stages), len(bodies.stages)) if fusion in STAGED else []
-    pairs = [(video.channels[i], bodies.channels[j]) for i, j in joins]
-
-    sizes = (video.features, bodies.features)
-    common: nn.Module | None = None
-    if fusion in ("minsim", "exfmem", "minsim_exfmem"):
-        sizes = (min(sizes), min(sizes))
-        common = CommonSpace(video.features, bodies.features, sizes[0])
-    penalties: list[Callable[[ModelOutput], Tensor]] = []
-    if fusion.startswith("minsim"):
-        penalties.append(similarity)
-    merge: nn.Module = LateMerge()
-    fusions: Iterable[nn.Module] = ()
-    if fusion in ("concat", "minsim"):
-        merge = ConcatMerge(*sizes, num_classes)
-    elif fusion.endswith("exfmem"):
-        merge = MemoryMerge(
-            FeatureMemory(sizes[0]), FeatureMemory(sizes[1]), ConcatMerge(*sizes, num_classes)
-        )
-        penalties.append(merge.loss)
-    elif fusion == "mmtm":
-        fusions = [MMTM(*pair) for pair in pairs]
-    elif fusion == "fim":
-        fusions = [FIM(*pair) for pair in pairs]
-    elif fusion == "amr":
-        fusions, merge, balance = amr_parts(pairs, sizes, num_classes, **(amr or {}))
-        joins = joins if fusions else []
-        if balance:
-            penalties.append(partial(imbalance, factor=balance))
+    joins = []
+    if fusion in OWN_STAGES:
+        stages = fusion_stages or OWN_STAGES[fusion]
+        joins = resolve_joins(stages, len(video.stages), len(bodies.stages))
+    parts = parts_of(
+        [(video.channels[i], bodies.channels[j]) for i, j in joins],
+        (video.features, bodies.features),
+        num_classes,
+        **(amr or {} if fusion == "amr" else {}),
+    )
     heads = None
-    if aux_heads or not isinstance(merge, ConcatMerge | MemoryMerge):
-        heads = nn.ModuleDict(
-            {"rgb": nn.Linear(sizes[0], num_classes), "skeleton": nn.Linear(sizes[1], num_classes)}
-        )
+    if aux_heads or parts.needs_heads:
+        sizes = zip(("rgb", "skeleton"), parts.features, strict=True)
+        heads = nn.ModuleDict({name: nn.Linear(size, num_classes) for name, size in sizes})
     return TwoStream(
         rgb=video,
         skeleton=bodies,
-        merge=merge,
+        merge=parts.merge,
         heads=heads,
-        common=common,
-        joins=joins,
-        fusions=list(fusions),
-        penalties=penalties,
+        common=parts.common,
+        joins=joins if parts.fusions else (),
+        fusions=parts.fusions,
+        penalties=parts.penalties,
         show_aux=aux_heads,
         dropout=dropout,
         skeleton_normalize=SkeletonNormalize(
             centre=centre, rotate=view_rotation, motion=bodies.motion
         ),
     )
-
-
-def amr_parts(
-    pairs: Sequence[tuple[int, int]],
-    features: tuple[int, int],
-    num_classes: int,
-    *,
-    heads: int = 4,
-    width: int = 8,
-    temperature: float = 1.0,
-    floor: float = 0.1,
-    stage_weights: bool = True,
-    stage_gates: bool = True,
-    logits: str = "attention",
-    evidence: str = "logits",
-    per_class: bool = False,
-    logit_floor: float = 0.1,
-    doubt: float = 0.0,
-    detach: bool = False,
-    stream_drop: float = 0.0,
-    balance: float = 0.0,
-) -> tuple[list[nn.Module], nn.Module, float]:
-    """The parts of AMR: a module per join (pair of channels), the merge, the weight of `imbalance`.
-
-    stage_weights, stage_gates: modality weights and channel gates between the maps; neither = no
-        modules at the stages. logits: "attention" re-weights the two predictions, "mean" does not.
-    The rest are the keywords of `StageReweighter` and `LogitReweighter` (`logit_floor` is the
-    latter's floor); `docs/amr.md` explains them.
-    """
-    stages: list[nn.Module] = []
-    if stage_weights or stage_gates:
-        stages = [
-            StageReweighter(
-                *pair,
-                heads=heads,
-                width=width,
-                temperature=temperature,
-                floor=floor,
-                weights=stage_weights,
-                gates=stage_gates,
-                detach=detach,
-            )
-            for pair in pairs
-        ]
-    if logits == "mean":
-        if balance and not (stages and stage_weights):
-            raise ValueError("model.amr.balance needs weights: set logits=attention")
-        return stages, LateMerge(), balance
-    if logits != "attention":
-        raise ValueError(f"model.amr.logits={logits!r}: choose attention or mean")
-    merge = LogitReweighter(
-        *features,
-        num_classes,
-        evidence=evidence,
-        per_class=per_class,
-        width=width,
-        temperature=temperature,
-        floor=logit_floor,
-        doubt=doubt,
-        detach=detach,
-        stream_drop=stream_drop,
-    )
-    return stages, merge, balance
 
 
 def resolve_joins(

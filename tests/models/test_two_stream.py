@@ -130,6 +130,7 @@ def test_fusion_stages_are_python_indices_or_pairs() -> None:
         ({"rgb": "resnet"}, "model.rgb='resnet'; there are: small_video"),
         ({"skeleton": "gcn"}, "model.skeleton='gcn'"),
         ({"fusion": "sum"}, "model.fusion='sum'"),
+        ({"num_classes": 1}, "num_classes=1"),
         ({"centre": "hip"}, "model.centre='hip'"),
         ({"amr": {"heads": 5}}, "heads=5"),
         ({"amr": {"logits": "max"}}, "model.amr.logits='max'"),
@@ -139,7 +140,7 @@ def test_fusion_stages_are_python_indices_or_pairs() -> None:
 )
 def test_wrong_settings_say_what_to_change(wrong: dict, message: str) -> None:
     with pytest.raises(ValueError) as caught:
-        two_stream(num_classes=3, **wrong)
+        two_stream(**{"num_classes": 3, **wrong})
     assert message in str(caught.value)
 
 
