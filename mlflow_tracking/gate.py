@@ -103,7 +103,8 @@ def _whole(summary: Mapping[str, Any], test_clips: int | None) -> Check:
 
 
 def _no_flags(summary: Mapping[str, Any]) -> Check:
-    if "flags" not in summary:
+    # Checks on the records alone are always made; this one needs the model itself.
+    if not any(flag["check"] == "random_output" for flag in summary.get("flags", ())):
         return Check("flags", False, "the gradient-masking checks were not run")
     raised, warnings = (raised_flags(summary, status) for status in ("fail", "warn"))
     reason = f"gradient-masking flags: {', '.join(raised)}" if raised else "no flag is up"

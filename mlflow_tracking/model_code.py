@@ -92,7 +92,7 @@ def answer_malformed_requests() -> None:
     (`{"dataframe_split": 5}`), which reach the caller as "Internal Server Error" without a reason.
     Does nothing outside a scoring server.
     """
-    server = sys.modules.get("mlflow.pyfunc.scoring_server")
+    server: Any = sys.modules.get("mlflow.pyfunc.scoring_server")
     if server is None or hasattr(server, "_plain_invocations"):
         return
     plain = server._plain_invocations = server.invocations

@@ -59,7 +59,22 @@ def evaluation_metrics(summary: Mapping[str, Any], split: str = "test") -> dict[
             metrics[robust(split, cell, attack)] = accuracy["value"]
     for cell, accuracy in summary.get("worst", {}).items():
         metrics[robust(split, cell)] = accuracy["value"]
-    if summary.get("worst"):
-        worst = min(accuracy["value"] for accuracy in summary["worst"].values())
-        metrics[robust(split, "worst")] = worst
+    known = {name: value for name, value in metrics.items() if value is not None}
+    cells = [
+        known[name] for cell in summary.get("worst", {}) if (name := robust(split, cell)) in known
+    ]
+    return {**known, robust(split, "worst"): min(cells)} if cells else known
+
+
+def weight_metrics(summary: Mapping[str, Any], split: str = "test") -> dict[str, float]:
+    """Mean weight of the video by place, clean and under attack (the skeleton has the rest)."""
+    weights = summary.get("weights") or {}
+    metrics = {}
+    for place, groups in weights.get("clean", {}).items():
+        metrics[f"{split}/weight/{place}/rgb"] = sum(groups) / len(groups)
+    for attack, cells in weights.get("attacked", {}).items():
+        for cell, places in cells.items():
+            for place, groups in places.items():
+                mean = sum(groups) / len(groups)
+                metrics[f"{split}/weight/{place}/rgb/{attack}/{cell}"] = mean
     return metrics

@@ -117,6 +117,31 @@ def champion(mlflow: "MlflowClient", name: str) -> tuple[str, Evaluated] | None:
     return version, Evaluated(label, summary, records, terms)
 
 
+def fetch(tracking_uri: str, model_uri: str, place: Path) -> tuple[Path, Path]:
+    """Weights and settings of a registered version, and nothing that could be executed.
+
+    The checkpoint's folder and the settings file, copied to `place`. Raises ValueError when there
+    is no such model or it is not one of this project's.
+    """
+    import mlflow
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
+    mlflow.set_tracking_uri(tracking_uri)
+    mlflow.set_registry_uri(tracking_uri)
+    found = []
+    for part in ("checkpoint", SETTINGS):
+        try:
+            uri = f"{model_uri}/artifacts/{part}"
+            found.append(Path(download_artifacts(artifact_uri=uri, dst_path=str(place))))
+        except (MlflowException, OSError) as error:
+            raise ValueError(
+                f"{model_uri}: no model of this project ({error}); `python -m pipelines.register` "
+                "makes one, or name a checkpoint folder with --model"
+            ) from error
+    return found[0], found[1]
+
+
 def add_version(
     candidate: Candidate,
     *,

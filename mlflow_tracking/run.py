@@ -30,6 +30,12 @@ from mlflow_tracking.system import Sampler
 
 log = logging.getLogger(__name__)
 
+DESCRIPTIONS = {
+    "train": "Training; `val/...` are held-out training subjects, by epoch.",
+    "tune": "Search by validation robust accuracy in the worst cell; trials are nested runs.",
+    "evaluate": "Test split under the whole attack suite; figures with intervals in the table.",
+}
+
 
 class Tracker:
     """One run. It may be pickled or re-opened by `attach` in a worker, which then only appends."""
@@ -193,8 +199,10 @@ def start_run(
         "tags": names.texts(
             {
                 "stage": stage,
+                "model": config.model.fusion,
+                "method": config.train.method,
                 **lineage.tags(facts),
-                **({"mlflow.note.content": description} if description else {}),
+                "mlflow.note.content": description or DESCRIPTIONS.get(stage, stage),
                 **(tags or {}),
             },
             names.TAG_LIMIT,

@@ -72,8 +72,13 @@ class Predictor:
 
         Raises CheckpointError for anything that is not safetensors and JSON; nothing of it runs.
         """
+        return cls.of_checkpoint(checkpoint, json.loads(Path(settings).read_text())["shards"])
+
+    @classmethod
+    def of_checkpoint(cls, checkpoint: Path | str, shards: Mapping[str, Any]) -> "Predictor":
+        """From a checkpoint folder and the settings of its shards."""
         model, config = load_model(checkpoint)
-        return cls(model, config, json.loads(Path(settings).read_text())["shards"])
+        return cls(model, config, shards)
 
     def prepare(self, video: Path, skeleton: Path) -> Prepared:
         """One clip from its two files, as the shard stage and the data set would make it.

@@ -15,7 +15,7 @@ from mlflow_tracking.files import write_json
 from mlflow_tracking.gate import Decision, decide
 from mlflow_tracking.run import Tracker, newest, start_run
 from mlflow_tracking.serving import class_names
-from pipelines._stage import Stage, run_stage
+from pipelines._stage import Stage, StageError, run_stage
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +56,11 @@ def gather(stage: Stage) -> tuple[registry.Candidate, dict[str, Any]]:
     shards = ShardSet.open(stage.shards, cache_gb=stage.config.shard.cache_gb, verify=False)
     data = describe(stage.config.data, shards, select_split(shards, stage.config.data))
     summary = json.loads(evaluation.read_text())
+    if summary.get("checkpoint_sha256") not in (None, checkpoint["weights_sha256"]):
+        raise StageError(
+            f"{evaluation} is the evaluation of another checkpoint than {folder}; "
+            "run `python -m pipelines.evaluate` first"
+        )
     terms = {
         "suite": summary.get("suite_hash"),
         "threat": summary.get("threat_fingerprint"),

@@ -18,6 +18,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Mapping, Sequence
@@ -135,6 +136,13 @@ def start_s3(folder: Path, port: int = 0) -> Service:
     service = _start("s3", words, url, folder, variables=secrets)
     _await_port(service, port)
     return service
+
+
+def shared_folder(name: str) -> str:
+    """A new folder that PostgreSQL's own user may enter too."""
+    folder = tempfile.mkdtemp(prefix=f"{name}-")
+    os.chmod(folder, 0o755)
+    return folder
 
 
 def make_bucket(url: str, variables: Mapping[str, str]) -> None:

@@ -114,9 +114,7 @@ def evaluate(artifacts: Path, config: Config, name: str) -> None:
         skeleton=Budget("Linf", config.threat.skeleton.eps),
     )
     batch = data.batch(range(len(data)))
-    found = evaluate_model(
-        model, batch, threat, "thin", name=name, classes=data.classes, checks=False
-    )
+    found = evaluate_model(model, batch, threat, "thin", name=name, classes=data.classes)
     summary, table = found.summary, found.records
     folder = artifacts / "evaluation"
     folder.mkdir(exist_ok=True)

@@ -13,6 +13,7 @@ from mlflow_tracking.gate import Evaluated, decide, verdicts
 CELLS = ("rgb", "skeleton", "both")
 TERMS = {"suite": "abc", "shards": "def"}
 CLIPS = 200
+CHECKED = {"check": "random_output", "status": "pass"}
 
 
 def evaluated(
@@ -33,7 +34,7 @@ def evaluated(
         "clips": clips,
         "clean_acc": accuracy(clean),
         "worst": {cell: accuracy(standing) for cell in CELLS},
-        "flags": [],
+        "flags": [CHECKED],
         **changes,
     }
     return Evaluated("model", summary, table if records else None, TERMS)
@@ -52,7 +53,11 @@ def test_the_first_sound_model_becomes_champion() -> None:
     [
         (evaluated(clips=CLIPS - 1), {}, "199 of 200 test clips"),
         (evaluated(worst={"rgb": accuracy([True])}), {}, "skeleton, both"),
-        (evaluated(flags=[{"check": "zero_gradients", "status": "fail"}]), {}, "zero_gradients"),
+        (
+            evaluated(flags=[CHECKED, {"check": "zero_gradients", "status": "fail"}]),
+            {},
+            "zero_gradients",
+        ),
         (evaluated(), {"min_clean_acc": 0.76}, "0.750 (at least 0.760"),
         (evaluated(), {"min_robust_acc": 0.41}, "0.400 (at least 0.410"),
     ],
@@ -65,14 +70,12 @@ def test_one_fault_is_enough(candidate: Evaluated, limits: dict[str, Any], word:
 
 
 def test_without_checks_there_is_no_champion() -> None:
-    candidate = evaluated()
-    summary = {k: v for k, v in candidate.summary.items() if k != "flags"}
-    decision = ask(Evaluated("m", summary, None, TERMS))
+    decision = ask(evaluated(flags=[]))
     assert decision.reasons == ["the gradient-masking checks were not run"]
 
 
 def test_a_warning_is_told_and_does_not_block() -> None:
-    decision = ask(evaluated(flags=[{"check": "slopes", "status": "warn"}]))
+    decision = ask(evaluated(flags=[CHECKED, {"check": "slopes", "status": "warn"}]))
     assert decision.promote
     assert any("slopes" in reason for reason in decision.reasons)
 

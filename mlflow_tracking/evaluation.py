@@ -1,0 +1,32 @@
+"""An evaluation in MLflow: figures by attack and cell, the table, per-clip records, curves."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from components.config import Config
+from mlflow_tracking import names
+from mlflow_tracking.card import accuracies
+from mlflow_tracking.run import start_run
+
+
+def log_evaluation(config: Config, artifacts: Path, model: str) -> None:
+    """Log what the evaluate stage wrote for `model` as a run of its own."""
+    folder = artifacts / "evaluation"
+    summary: dict[str, Any] = json.loads((folder / f"{model}.json").read_text())
+    flags = {f"flag.{flag['check']}": flag["status"] for flag in summary.get("flags", ())}
+    tags = {
+        "model": model,
+        "lineage.suite_hash": summary.get("suite_hash"),
+        "lineage.checkpoint": summary.get("checkpoint_sha256"),
+        "flagged": summary.get("flagged"),
+        **flags,
+    }
+    name = f"{model} {summary.get('suite', '')} seed {config.seed}"
+    with start_run("evaluate", config, name=name, artifacts=artifacts, tags=tags) as run:
+        run.headline(names.evaluation_metrics(summary), f"{model}/")
+        run.log_metrics(names.weight_metrics(summary))
+        run.log_table(accuracies(summary), "accuracies")
+        for file in sorted(folder.glob(f"{model}[._]*")):
+            if "adversarial" not in file.name:
+                run.log_artifact(file, "evaluation")
