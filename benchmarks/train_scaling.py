@@ -11,6 +11,7 @@ import os
 import socket
 import statistics
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -41,16 +42,20 @@ def run(args: list[str]) -> Result:
     with tempfile.TemporaryDirectory() as folder:
         shards = options.shards or write_random_shards(Path(folder), options.clips)
         config = _config(options.epochs)
+        reduce: list[float] = []
         periods: dict[str, list[float]] = {"ddp, 1 worker": [], "ddp, 2 workers": [], "ray, 2": []}
         for turn in range(options.repeats):
             for world, name in ((1, "ddp, 1 worker"), (2, "ddp, 2 workers")):
                 out = Path(folder) / f"{world}-{turn}"
                 out.mkdir()
                 periods[name].append(_plain(config, shards, out, world))
+            reduce.append(float((out / "all-reduce").read_text()))
             periods["ray, 2"].append(_ray(config, shards, Path(folder) / f"ray-{turn}"))
         clips = len(open_data(config, shards)[0].dataset)
     faster = ratio_of(periods, "ddp, 1 worker", "ddp, 2 workers")
     overhead = ratio_of(periods, "ray, 2", "ddp, 2 workers")
+    alone = statistics.median(periods["ddp, 1 worker"])
+    predicted = alone / (alone / 2 + statistics.median(reduce))
     return Result(
         name="train_scaling",
         ratio=faster,
@@ -63,6 +68,8 @@ def run(args: list[str]) -> Result:
         unit="seconds an epoch",
         notes="clips per second of 2 workers over 1, one thread each, same global batch",
         details={
+            "speed-up predicted by the cost model": predicted,
+            "all-reduce, seconds an epoch": statistics.median(reduce),
             "Ray Train over plain DDP": overhead,
             "overhead goal": f"<= {OVERHEAD}",
             "overhead holds": overhead <= OVERHEAD,
@@ -114,9 +121,23 @@ def _worker(
             save_state(Path(out) / f"epoch{row['epoch']}", state, about)
         dist.barrier()
         rows.append(row)
+    reduce = _all_reduce_seconds(state.model)
     dist.destroy_process_group()
     if rank == 0:
         (Path(out) / "period").write_text(str(_period(rows)))
+        (Path(out) / "all-reduce").write_text(str(data.steps() * reduce))
+
+
+def _all_reduce_seconds(model: torch.nn.Module, times: int = 20) -> float:
+    """Median seconds of one all-reduce of a vector as long as the gradient."""
+    flat = torch.zeros(sum(p.numel() for p in model.parameters()))
+    seconds = []
+    for _ in range(times):
+        dist.barrier()
+        start = time.perf_counter()
+        dist.all_reduce(flat)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
 
 
 def _ray(config: Config, shards: str, out: Path) -> float:

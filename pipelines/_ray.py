@@ -16,7 +16,7 @@ from typing import Any
 from ray.train import Checkpoint
 from ray.train.torch import TorchConfig
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-from ray.train.v2.api.callback import UserCallback
+from ray.train.v2.api.callback import RayTrainCallback
 from ray.train.v2.api.config import (
     CheckpointConfig,
     FailureConfig,
@@ -53,7 +53,7 @@ class _Trainer(TorchTrainer):
     """Without the actor that cleans up placement groups behind a dead controller.
 
     It asks the dashboard, which a local Ray does not start, once a second, and complains each
-    time. A placement group ends with the controller that made it in any case.
+    time. The train stage's Ray ends with the stage; the search has `_leash.py` for its trials.
     """
 
     def _create_default_callbacks(self) -> list[Any]:
@@ -68,7 +68,7 @@ def run_training(
     storage: str | Path,
     shards: str,
     out: Path,
-    callbacks: Sequence[UserCallback] = (),
+    callbacks: Sequence[RayTrainCallback] = (),
     board: Any = None,
     keep_run: bool = False,
 ) -> TrainResult:
@@ -169,12 +169,15 @@ def _open(home: str) -> Store:
 def _explain(error: TrainingFailedError, store: Store, home: str) -> str:
     text = str(error)
     last = [line for line in text.splitlines() if line.strip()][-1:] or [repr(error)]
-    note = None
-    if store.size(STOP) is not None:
+    try:
         note = json.loads(store.read(STOP))["message"]
-    elif "No space left on device" in text:
+    except FileNotFoundError:
+        note = None
+    except OSError as lost:
+        return f"training failed, and the run storage {home} does not answer: {lost}"
+    if note is None and "No space left on device" in text:
         note = "no space left for checkpoints. Free some, or set ray.storage elsewhere"
-    elif "OutOfMemoryError" in text or "memory monitor" in text:
+    elif note is None and "OutOfMemoryError" in text:
         note = (
             "a node ran out of memory. Use fewer ray.workers a node, or a larger train.accumulate"
         )

@@ -113,6 +113,10 @@ class Reporter:
         )
 
     def _move(self, event: Event) -> None:
+        update = (event["epoch"] - 1) * event["steps"] + event["step"]
+        running = {"loss": event["loss"], "robust_acc": event["train_robust_acc"]}
+        told = {f"train/running_{k}": v for k, v in running.items() if v is not None}
+        self.tracker.log_metrics(told, step=update)
         if self.bar is None:
             return
         done = event["epoch"] - 1 + event["step"] / event["steps"]

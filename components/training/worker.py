@@ -151,7 +151,8 @@ def _beyond_retry(error: Exception) -> str | None:
             "larger train.accumulate (same batch, less memory), train.amp=bf16, or a smaller "
             "train.batch_size; more ray.workers share the batch, too"
         )
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    full = "No space left on device" in text
+    if isinstance(error, OSError) and (full or error.errno in (errno.ENOSPC, errno.EDQUOT)):
         return f"no space left for checkpoints ({error}). Free some, or set ray.storage elsewhere"
     if isinstance(error, ShardError | CheckpointError | ValueError):
         return text
@@ -185,4 +186,8 @@ def _read_note(spec: dict[str, Any]) -> str | None:
 
 
 def _write_note(spec: dict[str, Any], message: str) -> None:
-    open_store(spec["run"], create=True).write(STOP, json.dumps({"message": message}).encode())
+    try:
+        open_store(spec["run"], create=True).write(STOP, json.dumps({"message": message}).encode())
+    except OSError as error:
+        # Where even a note finds no room, Ray retries and fails in its own time.
+        logging.getLogger(__name__).warning("no note for the next attempt: %s", error)
