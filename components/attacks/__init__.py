@@ -19,7 +19,7 @@ from components.attacks.gradient import Model, frozen
 from components.attacks.hard_label import hard_label
 from components.attacks.mifgsm import mifgsm
 from components.attacks.pgd import pgd
-from components.attacks.plausible import bone_change, jerk
+from components.attacks.plausible import acceleration_change, bone_change
 from components.attacks.smart import smart
 from components.attacks.sparse import sparse_frames
 from components.attacks.square import square
@@ -66,7 +66,7 @@ __all__ = [
     "fgsm",
     "fit_universal",
     "frozen",
-    "jerk",
+    "acceleration_change",
     "pgd",
     "transfer",
     "universal",

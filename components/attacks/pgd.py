@@ -50,7 +50,8 @@ def pgd(
     region = threat.region(batch, only)
     relative = rel_alpha or 2.5 / max(steps, 1)
     alpha = {m: relative * budget.eps for m, budget in region.budgets.items()}
-    best = Best(region.clean, batch.label)
+    # Training keeps the last iterate and has no use for a record of the best.
+    best = Best(region.clean, batch.label) if keep == "best" or early_stop else None
     adv = region.start()
     with frozen(model) as net:
         for restart in range(n_restarts):
@@ -58,11 +59,13 @@ def pgd(
                 adv = region.random_start(start_seeds(region, seed, name, restart))
             elif restart:
                 break  # without a random start every restart is the same
-            run = _run_early if early_stop else _run
-            value = run(net, region, adv, objective, steps, alpha, best, keep)
-            if keep == "best":
+            if early_stop and best is not None:
+                value = _run_early(net, region, adv, objective, steps, alpha, best)
+            else:
+                value = _run(net, region, adv, objective, steps, alpha, best)
+            if best is not None:
                 best.offer(adv, value)
-    return region.finish(best.adv if keep == "best" else adv)
+    return region.finish(adv if best is None or keep == "last" else best.adv)
 
 
 def start_seeds(region: Region, seed: int, attack: str, restart: int = 0) -> dict[str, Tensor]:
@@ -78,14 +81,14 @@ def _run(
     objective: Loss,
     steps: int,
     alpha: Mapping[str, float],
-    best: Best,
-    keep: str,
+    best: Best | None,
 ) -> Tensor:
     """`steps` steps from `adv`, in place; the loss [B] before the last of them."""
-    value = torch.full_like(best.value, -torch.inf)
+    label = region.batch.label
+    value = torch.full(label.shape, -torch.inf, device=label.device)
     for _ in range(steps):
         logits, value, grads = value_and_grad(net, region.batch, adv, objective)
-        if keep == "best":
+        if best is not None:
             best.see(adv, logits, value)
         region.step_(adv, grads, alpha)
     return value
@@ -99,7 +102,6 @@ def _run_early(
     steps: int,
     alpha: Mapping[str, float],
     best: Best,
-    keep: str,
 ) -> Tensor:
     """As `_run`, on the shrinking set of clips that no restart has fooled (a host sync a step)."""
     value = torch.full_like(best.value, -torch.inf)

@@ -31,7 +31,7 @@ def bone_change(clean: Tensor, skeleton: Tensor, present: Tensor) -> Tensor:
     return (change * present[:, :, None]).flatten(1).amax(dim=1)
 
 
-def jerk(clean: Tensor, skeleton: Tensor, present: Tensor) -> Tensor:
+def acceleration_change(clean: Tensor, skeleton: Tensor, present: Tensor) -> Tensor:
     """Largest change [B] of a joint's acceleration, in the skeleton's unit per frame^2."""
     if skeleton.shape[2] < 3:
         return skeleton.new_zeros(skeleton.shape[0])

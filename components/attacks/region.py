@@ -102,22 +102,20 @@ class Region:
     ) -> dict[str, Tensor]:
         """One steepest ascent step in each norm and back into the set, all in place.
 
-        `direction` (a gradient, overwritten) is normalised; `alpha` is a length, or one per clip.
+        `direction` (gradients) is overwritten; `alpha` is the step's length, or one per clip.
         """
         for name, x in adv.items():
-            x.add_(self.normalise_(name, direction[name], alpha[name]))
+            # A NaN gradient (the root of a zero length) must not poison a clip: it counts as zero.
+            grad, length = direction[name].nan_to_num_(0.0), alpha[name]
+            if self.budgets[name].norm == "L2":
+                # By the largest entry first: a tiny gradient's squares must not underflow.
+                largest = grad.abs().amax(dim=tuple(range(1, grad.ndim)), keepdim=True)
+                x.add_(rescale(self._masked(name, grad.div_(largest.clamp_(min=1e-38))), length))
+            elif isinstance(length, Tensor):
+                x.add_(torch.sign(grad, out=grad).mul_(_per_clip(length, grad)))
+            else:
+                x.add_(torch.sign(grad, out=grad), alpha=length)
         return self.project_(adv)
-
-    def normalise_(self, name: str, grad: Tensor, alpha: float | Tensor) -> Tensor:
-        """The step of length `alpha` that gains most to first order; overwrites `grad`."""
-        # A NaN gradient (the root of a zero length) must not poison a clip: it counts as zero.
-        grad.nan_to_num_(0.0)
-        if self.budgets[name].norm == "Linf":
-            torch.sign(grad, out=grad)
-            return grad.mul_(_per_clip(alpha, grad))
-        # By the largest entry first: a tiny gradient's squares must not underflow.
-        grad.div_(grad.abs().amax(dim=tuple(range(1, grad.ndim)), keepdim=True).clamp_(min=1e-38))
-        return rescale(self._masked(name, grad), alpha)
 
     def project_(self, adv: dict[str, Tensor], final: bool = False) -> dict[str, Tensor]:
         """Back into the set, in place. `final` also repairs NaN and measures in double."""

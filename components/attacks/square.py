@@ -49,12 +49,14 @@ def square(
     seeds = start_seeds(region, seed, "square")
     with frozen(model) as net:
         for query in range(queries):
-            move = _stripes(zone, seeds) if query == 0 else None
-            if move is None:
+            if query == 0 or not zone.names:
+                move = zone.project_(_stripes(zone, seeds))
+            else:
                 name = zone.names[query % len(zone.names)]
                 share = _share(p_init, query / queries)
-                move = {**now.adv, name: _window(zone, name, now.adv[name], seeds, share, query)}
-            logits = predict(net, zone.batch, zone.project_(move))
+                changed = _window(zone, name, now.adv[name], seeds, share, query)
+                move = {**now.adv, **zone.project_({name: changed})}
+            logits = predict(net, zone.batch, move)
             now.see(move, logits, margin_of(logits, zone.batch.label))
             if early_stop and query % _CHECK == 0 and bool(now.done.any()):
                 best.merge(now, standing)

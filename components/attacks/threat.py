@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from components.attacks.plausible import bone_change, jerk
+from components.attacks.plausible import acceleration_change, bone_change
 from components.attacks.region import TOLERANCE, Region
 from components.batch import Batch
 
@@ -174,7 +174,11 @@ class ThreatModel:
             _require(bone_change(*pair) <= limit, clean, f"a bone changed by over {limit:.4g}")
         if self.acceleration is not None:
             limit = self.acceleration + 2 * TOLERANCE
-            _require(jerk(*pair) <= limit, clean, f"acceleration changed by over {limit:.4g}")
+            _require(
+                acceleration_change(*pair) <= limit,
+                clean,
+                f"acceleration changed by over {limit:.4g}",
+            )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON and MLflow."""

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from components.attacks.plausible import bone_change, jerk
+from components.attacks.plausible import acceleration_change, bone_change
 from components.batch import Batch
 
 SIZES = ("rgb_linf", "rgb_l2", "skeleton_linf", "skeleton_l2", "bone_change", "acceleration")
@@ -24,5 +24,5 @@ def perturbation_sizes(clean: Batch, adversarial: Batch) -> dict[str, Tensor]:
         "skeleton_linf": joints.abs().amax(1),
         "skeleton_l2": torch.linalg.vector_norm(joints, dim=1),
         "bone_change": bone_change(*motion),
-        "acceleration": jerk(*motion),
+        "acceleration": acceleration_change(*motion),
     }

@@ -4,7 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from components.attacks import Budget, Counter, ThreatModel, eot, fit_universal, jerk, universal
+from components.attacks import (
+    Budget,
+    Counter,
+    ThreatModel,
+    acceleration_change,
+    eot,
+    fit_universal,
+    universal,
+)
 from components.attacks.cw import cw
 from components.attacks.eot import Averaged
 from components.attacks.flicker import flicker
@@ -87,7 +95,7 @@ def test_smart_is_gentler_on_the_body_than_a_plain_attack(model, clips, wrong):
     assert both.sum() >= 3
 
     def bend(found: Batch) -> torch.Tensor:
-        return jerk(clips.skeleton, found.skeleton, clips.present)[both].mean()
+        return acceleration_change(clips.skeleton, found.skeleton, clips.present)[both].mean()
 
     def stretch(found: Batch) -> torch.Tensor:
         change = bones_of(found.skeleton).norm(dim=1) - bones_of(clips.skeleton).norm(dim=1)

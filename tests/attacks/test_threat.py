@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.attacks import Budget, ThreatModel, bone_change, jerk
+from components.attacks import Budget, ThreatModel, acceleration_change, bone_change
 from components.attacks.plausible import BONES
 from components.batch import JOINTS, Batch
 from components.seeds import clip_seeds
@@ -200,8 +200,8 @@ def test_motion_bounds_leave_room_for_an_attack():
     threat = ThreatModel(skeleton=SKELETON, bone_length=0.05, acceleration=0.02)
     free = projected(ThreatModel(skeleton=SKELETON), batch, 1, 1.0)
     held = projected(threat, batch, 1, 1.0)
-    before = jerk(batch.skeleton, free.skeleton, batch.present)
-    after = jerk(batch.skeleton, held.skeleton, batch.present)
+    before = acceleration_change(batch.skeleton, free.skeleton, batch.present)
+    after = acceleration_change(batch.skeleton, held.skeleton, batch.present)
     assert (bone_change(batch.skeleton, held.skeleton, batch.present) <= 0.05).all()
     assert (after <= 0.02).all()
     kept = (held.skeleton - batch.skeleton).flatten(1).norm(dim=1)
