@@ -2,7 +2,7 @@
 
 Video maps are [B, C, T, H, W]; skeleton maps are [B, C, M, S, V] with time and joints as far as the
 stage before has shrunk them. `real` [B, M] is 1 for a person tracked in any frame of the clip, else
-0. A map whose persons a stage has merged already has M = 1 and needs no mask.
+0. A map whose persons a stage has merged has M = 1 and counts as real where anybody is.
 """
 
 import torch
@@ -17,18 +17,21 @@ def video_mean(video: Tensor) -> Tensor:
 def person_mean(skeleton: Tensor, real: Tensor) -> Tensor:
     """Mean over time, joints and the real persons: [B, C, M, S, V] -> [B, C]; 0 without any."""
     persons = skeleton.mean((3, 4))
-    if persons.shape[2] != real.shape[1]:
-        return persons.mean(2)
-    real = real.to(persons.dtype).unsqueeze(1)
+    real = _by_place(skeleton, real).to(persons.dtype).unsqueeze(1)
     return (persons * real).sum(2) / real.sum(2).clamp(min=1)
 
 
 def person_max(skeleton: Tensor, real: Tensor) -> Tensor:
     """Maximum over the real persons: [B, C, M, S, V] -> [B, C, 1, S, V]; 0 without any."""
-    absent = (real <= 0)[:, None, :, None, None]
+    absent = (_by_place(skeleton, real) <= 0)[:, None, :, None, None]
     highest = skeleton.masked_fill(absent, float("-inf")).amax(2, keepdim=True)
     nobody = absent.all(2, keepdim=True)
     return highest.masked_fill(nobody, 0.0)
+
+
+def _by_place(skeleton: Tensor, real: Tensor) -> Tensor:
+    """`real` for the map's own places: [B, M], or [B, 1] (anybody) where persons are merged."""
+    return real if skeleton.shape[2] == real.shape[1] else real.amax(1, keepdim=True)
 
 
 def fold_persons(skeleton: Tensor) -> Tensor:

@@ -52,6 +52,23 @@ def test_amr_joins_any_pair_of_backbones_at_several_stages(
     assert torch.allclose(out.logits.softmax(1), expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("fusion", ["mmtm", "fim"])
+def test_fusions_between_stages_take_maps_whose_persons_are_merged(
+    fusion: str, inputs: Callable
+) -> None:
+    torch.manual_seed(0)
+    model = two_stream(skeleton="hcn", fusion=fusion, fusion_stages=[-3, -2, -1], **SMALL).eval()
+    rgb, skeleton, present = inputs(3)
+    out = model(rgb, skeleton, present)
+    alone = model(rgb[:1], skeleton[:1], present[:1])  # one place for persons, not two
+    assert torch.allclose(out.logits[:1], alone.logits, atol=1e-5)
+    present[0] = False  # nobody at all: still the same in any company
+    empty = model(rgb, skeleton, present).logits[:1]
+    assert torch.allclose(empty, model(rgb[:1], skeleton[:1], present[:1]).logits, atol=1e-5)
+    out.logits.sum().backward()
+    assert all(p.grad is not None for p in model.fusions.parameters())
+
+
 @pytest.mark.parametrize("fusion", FUSIONS)
 @pytest.mark.parametrize("aux", [True, False])
 def test_every_fusion_trains_all_its_parameters(fusion: str, aux: bool, inputs: Callable) -> None:
