@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from components.attacks import Budget, Counter, SingleStream, ThreatModel, fgsm, frozen, pgd
 from components.attacks.gradient import value_and_grad
@@ -78,6 +79,48 @@ def test_exactly_steps_passes_and_no_more(make_model, make_batch):
             spent = steps * restarts
             assert counter.forwards["clip0"] == counter.backwards["clip0"] == spent
             assert counter.forwards.total() == clips.size * spent
+
+
+class Ops(TorchDispatchMode):
+    """Names of all operations that run inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.seen.add(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("keep", ["last", "best"])
+def test_the_loop_never_waits_for_the_device(keep, make_model, make_batch):
+    """What reads a tensor's value on the host, or sizes a result by it, would stall a GPU."""
+    model = make_model()
+    clips = make_batch(model)
+    waits = {"_local_scalar_dense", "item", "nonzero", "masked_select", "is_nonzero"}
+    with Ops() as ops:
+        pgd(model, clips, BOTH, seed=0, steps=3, keep=keep)
+    assert "convolution_backward" in ops.seen
+    assert not ops.seen & waits
+    with Ops() as ops:
+        pgd(model, clips, BOTH, seed=0, steps=3, early_stop=True)
+    assert ops.seen & waits, "the list above must be able to catch one"
+
+
+def test_inside_ddp_the_plain_module_is_attacked(make_model, make_batch, tmp_path):
+    model = make_model()
+    clips = make_batch(model)
+    store = f"file://{tmp_path}/store"
+    torch.distributed.init_process_group("gloo", init_method=store, rank=0, world_size=1)
+    try:
+        wrapped = nn.parallel.DistributedDataParallel(model)
+        wrapped.forward = None  # its hooks must not run
+        found = pgd(wrapped, clips, BOTH, seed=0, steps=2)
+    finally:
+        torch.distributed.destroy_process_group()
+    assert torch.equal(found.rgb, pgd(model, clips, BOTH, seed=0, steps=2).rgb)
+    assert all(p.grad is None for p in model.parameters())
 
 
 def test_single_modality_asks_for_no_other_gradient(make_model, make_batch):
