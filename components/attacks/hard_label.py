@@ -35,6 +35,8 @@ def hard_label(
     is fooled within the budget, or when its own queries are spent.
     """
     region = threat.region(batch)
+    if not region.names:
+        return batch
     adv = region.start()
     seeds = start_seeds(region, seed, "hard_label")
     with frozen(model) as net:

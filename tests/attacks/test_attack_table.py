@@ -135,7 +135,7 @@ def test_no_budget_means_no_change(name, model, batch, attack_of):
         assert same(attack_of(name, threat)(model, batch, threat, seed=0), batch)
 
 
-@pytest.mark.parametrize("name", ["fgsm", "pgd", "apgd_ce", "square", "flicker"])
+@pytest.mark.parametrize("name", ["fgsm", "pgd", "apgd_ce", "square", "hard_label"])
 def test_a_threat_without_any_budget_changes_nothing(name, model, batch, attack_of):
     nothing = ThreatModel()
     assert same(attack_of(name, nothing)(model, batch, nothing, seed=0), batch)
