@@ -12,7 +12,14 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import ray
-from ray.exceptions import RayTaskError, WorkerCrashedError
+from ray.exceptions import (
+    LocalRayletDiedError,
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayTaskError,
+    WorkerCrashedError,
+)
 from tqdm import tqdm
 
 from components.config.train import RaySection
@@ -28,6 +35,7 @@ EXCLUDES = [
     "/data", "/artifacts", "/.venv", "/.git", "/.dvc", "/mlruns", "/mlartifacts", "/tests",
     "/.mypy_cache", "/.ruff_cache", "/.pytest_cache", "/.hypothesis", "**/__pycache__", "*.db",
 ]  # fmt: skip
+LOST = (WorkerCrashedError, NodeDiedError, OutOfMemoryError, ObjectLostError, LocalRayletDiedError)
 OBJECT_STORE = 256 * 2**20  # batches never pass through it, so it stays small
 
 
@@ -132,7 +140,7 @@ def _result(ref: ray.ObjectRef, item: Item, on_lost: Callable[[Item], Out] | Non
         return ray.get(ref)
     except RayTaskError as error:
         raise error.cause if isinstance(error.cause, Exception) else error
-    except (WorkerCrashedError, ray.exceptions.RaySystemError) as error:
+    except LOST as error:
         if on_lost is None:
             raise StageError(f"the worker of {item!r:.200} died again and again: {error}")
         log.warning("a worker died again and again; looking for the clip that ends it")

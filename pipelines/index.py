@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 
 from components.config.data import DataSection
-from components.ntu.protocol import Parts, assign
-from components.ntu.roster import missing_clips
+from components.ntu.protocol import PROTOCOLS, Parts, assign
+from components.ntu.roster import all_clips, missing_clips
 from components.shards.manifest import manifest_table, write_manifest
 from components.sources import Found, get_source
 from components.sources.ingest import Look, look_at_all, missing_twin
@@ -106,6 +106,10 @@ def summarise(
         "unrecognised_files": list(strangers),
         "protocol": data.protocol,
     }
+    if source == "ntu" and data.protocol in PROTOCOLS:
+        official = {str(clip) for clip in all_clips(60 if data.protocol.endswith("60") else 120)}
+        there = len(official.intersection(table.column("clip_id").to_pylist()))
+        summary["official_clips"] = {"all": len(official), "found": there}
     everything = split_counts(table, data)
     chosen = split_counts(table.filter(table.column("accepted")), data)
     summary["before_rejection"] = everything

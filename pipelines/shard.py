@@ -5,13 +5,15 @@ import logging
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 
 from components.shards.index import INDEX, seal, unseal
 from components.shards.manifest import found_rows, read_manifest
 from components.shards.storage import open_store
-from components.shards.writer import plan_shards, write_shard
+from components.shards.writer import Plan, Written, plan_shards, read_alone, write_shard
 from components.sources import get_source
-from pipelines._cluster import cluster, parallel
+from pipelines._cluster import Cluster, cluster, parallel
 from pipelines._stage import Stage, StageError, run_stage
 
 log = logging.getLogger("shard")
@@ -46,15 +48,7 @@ def main(stage: Stage) -> None:
     unseal(store)
     started = time.monotonic()
     with cluster(config.ray) as c:
-        written = list(
-            parallel(
-                c,
-                write_shard,
-                plans,
-                workers=section.workers,
-                describe=f"shard {len(clips)} clips",
-            )
-        )
+        written = write_all(c, plans, section.workers)
     body = seal(store, written, settings)
     if section.uri:
         # The stages behind depend on a local file; the shards themselves lie elsewhere.
@@ -75,6 +69,34 @@ def main(stage: Stage) -> None:
         log.warning("rejected while reading: %d %s (listed in shards.json)", count, reason)
     if not body["clips"]:
         raise StageError(f"no clip could be read; reasons are in {stage.shards}/{INDEX}")
+
+
+def write_all(
+    c: Cluster,
+    plans: list[Plan],
+    workers: int,
+    write: Callable[[Plan], Written] = write_shard,
+    read: Callable[[Plan], frozenset[str]] = read_alone,
+) -> list[Written]:
+    """One task a shard. When a task's process keeps dying, the clip that does it is sought by
+    reading each alone, and the shard is written without it."""
+
+    def without_deadly(plan: Plan) -> Written:
+        alone = [replace(plan, clips=(clip,)) for clip in plan.clips]
+        dead = parallel(c, read, alone, on_lost=lambda one: frozenset([str(one.clips[0][0].clip)]))
+        return next(parallel(c, write, [replace(plan, deadly=frozenset().union(*dead))]))
+
+    clips = sum(len(plan.clips) for plan in plans)
+    return list(
+        parallel(
+            c,
+            write,
+            plans,
+            workers=workers,
+            describe=f"shard {clips} clips",
+            on_lost=without_deadly,
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ class SampleSection(Section):
 class DataSection(Section):
     """Which data set, and which clips train, validate and test."""
 
-    source: Literal["ntu", "utd_mhad", "utd_mhad_depth", "imigue"] = "ntu"
+    source: str = Field("ntu", description="an adapter named in components/sources/registry.py")
     protocol: Literal["xsub60", "xview60", "xsub120", "xset120", "imigue", "custom"] = "xsub60"
     train_subjects: tuple[int, ...] = ()
     train_cameras: tuple[int, ...] = ()

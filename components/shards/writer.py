@@ -5,6 +5,7 @@ hashed, moved into place, and only then is its record (`shard-000000.json`) writ
 finds a record whose inputs and bytes still agree does not write that shard again.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -23,7 +24,7 @@ from components.shards.schema import META, clip_row, clip_schema, rows_to_batch
 from components.shards.storage import Store, hash_file, open_store, publish
 from components.sources import get_source
 from components.sources.base import Found
-from components.sources.ingest import keep
+from components.sources.ingest import Kept, keep
 
 BATCH_BYTES = 16 << 20  # clips are gathered into record batches of about this size
 RECIPE = 1  # raise it when the same inputs give other bytes
@@ -34,7 +35,8 @@ class Plan:
     """One shard to write: plain values, so that it travels to any worker.
 
     `clips` has (clip, expected video frames or 0, digest of its files or ""); `settings` goes
-    into the schema: source, unit, codec, jpeg_quality, frames, size, margin.
+    into the schema: source, unit, codec, jpeg_quality, frames, size, margin. `deadly` names clips
+    that ended the process which read them; they are left out and recorded.
     """
 
     file: str
@@ -43,6 +45,7 @@ class Plan:
     where: str
     settings: Mapping[str, Any]
     threads: int = 1
+    deadly: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,7 @@ def write_shard(plan: Plan) -> Written:
 
 def _write(plan: Plan, path: Path) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     settings = plan.settings
-    source, schema = get_source(settings["source"]), clip_schema(settings)
+    schema = clip_schema(settings)
     meta: list[dict[str, Any]] = []
     rejected: list[dict[str, str]] = []
     rows: list[dict[str, Any]] = []
@@ -130,16 +133,7 @@ def _write(plan: Plan, path: Path) -> tuple[list[dict[str, Any]], list[dict[str,
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         for found, expected, _ in plan.clips:
             try:
-                kept = keep(
-                    source,
-                    Path(plan.root),
-                    found,
-                    frames=settings["frames"],
-                    size=settings["size"],
-                    margin=settings["margin"],
-                    expected=expected,
-                    threads=plan.threads,
-                )
+                kept = _keep(plan, found, expected)
             except Rejected as error:
                 told = {"clip_id": str(found.clip), "reason": error.reason, "detail": error.detail}
                 rejected.append(told)
@@ -154,6 +148,29 @@ def _write(plan: Plan, path: Path) -> tuple[list[dict[str, Any]], list[dict[str,
         if rows:
             writer.write_batch(rows_to_batch(rows, schema))
     return meta, rejected
+
+
+def _keep(plan: Plan, found: Found, expected: int) -> Kept:
+    if str(found.clip) in plan.deadly:
+        raise Rejected("kills-reader", "the process that read it died")
+    return keep(
+        get_source(plan.settings["source"]),
+        Path(plan.root),
+        found,
+        frames=plan.settings["frames"],
+        size=plan.settings["size"],
+        margin=plan.settings["margin"],
+        expected=expected,
+        threads=plan.threads,
+    )
+
+
+def read_alone(plan: Plan) -> frozenset[str]:
+    """Read a plan's clips and keep nothing; no names, for it is told by the process that dies."""
+    for found, expected, _ in plan.clips:
+        with contextlib.suppress(Rejected):  # a clip that is rejected kills nobody
+            _keep(plan, found, expected)
+    return frozenset()
 
 
 def _inputs(plan: Plan) -> str:

@@ -107,10 +107,9 @@ def test_what_is_no_video_is_rejected(tmp_path: Path, content: bytes) -> None:
 
 def test_a_playlist_under_the_name_of_a_video_opens_nothing(tmp_path: Path) -> None:
     write_video(tmp_path / "secret.avi", 5, 96, 54)
-    target = (tmp_path / "secret.avi").as_posix()
     lists = {
-        "concat.avi": f"ffconcat version 1.0\nfile '{target}'\n",
-        "hls.avi": f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile://{target}\n#EXT-X-ENDLIST\n",
+        "concat.avi": "ffconcat version 1.0\nfile 'secret.avi'\n",
+        "hls.avi": "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nsecret.avi\n#EXT-X-ENDLIST\n",
     }
     for name, content in lists.items():
         (tmp_path / name).write_text(content)

@@ -1,6 +1,7 @@
 """The index and shard stages as a user runs them: counts, reasons, clear errors."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from components.config.train import RaySection
 from components.ntu.ids import ClipId
 from components.ntu.roster import all_clips
 from components.shards import ShardSet
+from components.shards.writer import Plan, Written, plan_shards, read_alone, write_shard
+from components.sources import get_source
 from pipelines import index, shard
 from pipelines._cluster import cluster, parallel
 from pipelines._stage import StageError, run_stage
@@ -114,6 +117,7 @@ def test_names_alone_index_all_of_ntu_120(tmp_path: Path) -> None:
     assert (summary["found"], summary["accepted"]) == (114480, 113945)
     assert summary["rejected"] == {"missing-skeleton": 535}
     assert (summary["train"] + summary["val"], summary["test"]) == (63026, 50919)
+    assert summary["official_clips"] == {"all": 114480, "found": 114480}
     before = summary["before_rejection"]
     assert (before["train"] + before["val"], before["test"]) == (63360, 51120)
 
@@ -149,6 +153,43 @@ def test_shard_without_a_manifest_names_the_stage_to_run(
 ) -> None:
     assert run(shard, tmp_path, tmp_path / "out") == 2
     assert "pipelines.index" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_clip_that_kills_its_worker_is_left_out_of_its_shard(
+    tmp_path: Path, ray_here: None
+) -> None:
+    data, out = tmp_path / "data", tmp_path / "out"
+    ids = [ClipId(1, 1, subject, 1, 1) for subject in (1, 2, 3, 4)]
+    write_tree(data, ids, frames=10, width=96, height=54, distinct=1)
+    deadly = str(ids[1])
+
+    def die(plan: Plan) -> None:
+        if any(str(found.clip) == deadly for found, _, _ in plan.clips) and not plan.deadly:
+            os._exit(1)
+
+    def write(plan: Plan) -> Written:
+        die(plan)
+        return write_shard(plan)
+
+    def read(plan: Plan) -> frozenset[str]:
+        die(plan)
+        return read_alone(plan)
+
+    plans = plan_shards(
+        [(found, 0, "") for found in get_source("ntu").find(data).clips],
+        clips_per_shard=2,
+        root=str(data),
+        where=str(out),
+        settings={"source": "ntu", "unit": "metres", "codec": "raw", "jpeg_quality": 0}
+        | {"frames": 4, "size": 16, "margin": 0.1},
+    )
+    with cluster(RaySection()) as c:
+        first, second = shard.write_all(c, plans, 0, write, read)
+    assert (first.record["rows"], second.record["rows"]) == (1, 2)
+    assert [(r["clip_id"], r["reason"]) for r in first.record["rejected"]] == [
+        (deadly, "kills-reader")
+    ]
 
 
 def test_parallel_keeps_order_and_raises_what_the_task_raised(ray_here: None) -> None:
