@@ -43,6 +43,8 @@ def build_page(
         threat=threat_words(main.get("threat", {})),
         attacks=attacks_of(results),
         partial=_partial(results),
+        best=_best(results),
+        checks=_checks(results),
         differences=differences,
         trials=_trials(results),
         costs=_costs(main),
@@ -111,6 +113,26 @@ def _partial(results: Results) -> set[str]:
         for attack, cells in summary["robust_acc"].items()
         if any(cell.get("scope") == "standing" for cell in cells.values())
     }
+
+
+def _best(results: Results) -> tuple[str, dict[str, Any]] | None:
+    """The model that stands best when both are attacked, if it is not the main one."""
+
+    def score(model: str) -> float:
+        value = results.models[model]["worst"].get("both", {}).get("value")
+        return -1.0 if value is None else float(value)
+
+    best = max(results.models, key=score)  # the main model comes first and so wins a tie
+    return None if best == results.main else (best, results.models[best]["worst"]["both"])
+
+
+def _checks(results: Results) -> dict[str, dict[str, dict[str, Any]]]:
+    """Gradient-masking flags by check and model."""
+    table: dict[str, dict[str, dict[str, Any]]] = {}
+    for model, summary in results.models.items():
+        for flag in summary.get("flags", []):
+            table.setdefault(flag["check"], {})[model] = flag
+    return table
 
 
 def _costs(summary: dict[str, Any]) -> list[dict[str, Any]]:

@@ -113,7 +113,7 @@ def per_class(results: Results) -> str | None:
     attacked = [r["worst"][cell] if cell else r["clean_acc"] for r in rows]
     order = sorted(range(len(rows)), key=lambda i: -(attacked[i]["value"] or 0))
     with matplotlib.rc_context(STYLE):
-        figure, axes = _figure(7.2, 0.6 + 0.21 * len(rows))
+        figure, axes = _figure(7.2, max(1.6, 0.6 + 0.21 * len(rows)))
         for place, i in enumerate(reversed(order)):
             clean, worst = rows[i]["clean_acc"], attacked[i]
             ends = [100 * worst["value"], 100 * clean["value"]]

@@ -1,7 +1,7 @@
 """Draws a recording as video frames: people of tapered limbs with clothes, before a room."""
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -159,11 +159,10 @@ def draw_person(
         )
         for a, b, ra, rb, colour in limbs:
             depth = float(joints[a, 2] + joints[b, 2]) / 2
-            tinted = shade(colour, tone)
-            add(depth, lambda a=a, b=b, ra=ra, rb=rb, c=tinted: pencil.limb(
-                joints[a], joints[b], ra * g, rb * g, c))  # fmt: skip
-    add(float(joints[1, 2]) - 0.03, lambda: draw_trunk(pencil, joints, g, look))
-    add(float(joints[HEAD, 2]) - 0.02, lambda: draw_head(pencil, joints, body, look))
+            start, end, tinted = joints[a], joints[b], shade(colour, tone)
+            add(depth, partial(pencil.limb, start, end, ra * g, rb * g, tinted))
+    add(float(joints[1, 2]) - 0.03, partial(draw_trunk, pencil, joints, g, look))
+    add(float(joints[HEAD, 2]) - 0.02, partial(draw_head, pencil, joints, body, look))
     for held, colour, size in props:
         add(*prop_part(pencil, joints, held, colour, size))
     for _, paint in sorted(parts, key=lambda part: -part[0]):
@@ -227,12 +226,12 @@ def prop_part(
     nearer = float(hand[2]) - 0.08
     if held.kind == "brush":
         end = hand + along * 1.6 + 0.12 * size * up
-        return nearer, lambda: pencil.limb(hand, end, 0.018, 0.018, colour)
+        return nearer, partial(pencil.limb, hand, end, 0.018, 0.018, colour)
     if held.kind == "cup":
         low, high = hand - 0.07 * size * up, hand + 0.13 * size * up
-        return nearer, lambda: pencil.limb(low, high, 0.055, 0.045, colour)
+        return nearer, partial(pencil.limb, low, high, 0.055, 0.045, colour)
     low, high = hand - 0.07 * size * up, hand + 0.1 * size * up
-    return nearer, lambda: pencil.limb(low, high, 0.038, 0.038, colour)
+    return nearer, partial(pencil.limb, low, high, 0.038, 0.038, colour)
 
 
 @lru_cache(maxsize=64)
