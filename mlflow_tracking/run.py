@@ -21,6 +21,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+import yaml
+
 from components.config import Config, flatten
 from mlflow_tracking import lineage, names, pipeline, store
 from mlflow_tracking.files import locked, read_json, try_lock, write_json
@@ -224,7 +226,11 @@ def start_run(
         run.parent._append("status", value="RUNNING")
     if fresh:
         run.log_params(flatten(config))
-        run.log_text(json.dumps(flatten(config), indent=2) + "\n", "params.json", "lineage")
+        tree = config.model_dump(mode="json", by_alias=True)
+        tree["tracking"]["uri"] = store.redact(config.tracking.uri)
+        run.log_text(yaml.safe_dump(tree, sort_keys=False), "params.yaml", "lineage")
+        if (store.ROOT / "dvc.lock").is_file():
+            run.log_artifact(store.ROOT / "dvc.lock", "lineage")
         run.log_text(json.dumps(facts, indent=2, default=str) + "\n", "lineage.json", "lineage")
     else:
         run.set_tags({"resumed": str(int(box.about["start_ms"]))})

@@ -32,6 +32,7 @@ from components.evaluation.records import SCHEMA
 from components.evaluation.suite import SUITES, Entry, suite_hash
 from components.sample.folder import read_marker
 from components.shards import ShardError, ShardSet
+from mlflow_tracking.evaluation import log_evaluation
 from pipelines._cluster import cluster, parallel
 from pipelines._stage import Stage, StageError, run_stage
 
@@ -70,6 +71,7 @@ def main(stage: Stage) -> None:
                 gpus=stage.config.ray.gpus_per_worker,
             )
             write_results(stage, name, clips, pieces, [Path(path) for path in paths])
+            log_evaluation(stage.config, stage.artifacts, name)
 
 
 def models(stage: Stage) -> list[str]:

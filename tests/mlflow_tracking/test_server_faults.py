@@ -71,7 +71,8 @@ def site(servers: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Itera
 def config(site: Site, monkeypatch: pytest.MonkeyPatch) -> Config:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{site.port}")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
-    return apply_overrides(Config(), {"tracking.system_metrics": False, "tracking.patience": 2.0})
+    # A machine that tests run on may be slow; a server that is away is not waited for.
+    return apply_overrides(Config(), {"tracking.system_metrics": False, "tracking.patience": 60.0})
 
 
 def client(site: Site) -> MlflowClient:
@@ -142,12 +143,13 @@ def test_it_never_comes_back_and_sync_sends_later(
     site.kill()
     try:
         started = time.monotonic()
+        config = apply_overrides(config, {"tracking.patience": 1.0})
         with start_run("tune", config, name="search", artifacts=tmp_path) as parent:
             with start_run(
                 "tune", config, name="trial 1", artifacts=tmp_path, parent=parent.key
             ) as trial:
                 trial.log_metrics({"val/clean_acc": 0.4}, 1)
-        assert time.monotonic() - started < 60
+        assert time.monotonic() - started < 120
         assert parent.run_id is None
         words = [f"paths.artifacts={tmp_path}"]
         assert sync.run_stage("sync", sync.main, words) == 2

@@ -1,0 +1,112 @@
+"""Can a run be had again? What differs between its lineage and what is here, and its numbers."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from components.config import Config, flatten
+from mlflow_tracking.outbox import Outbox
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+# Numbers of the machine and the clock, which no second run has in common.
+CLOCK = re.compile(r"^(system|time)/|clips_per_s|seconds|(^|/)cost/")
+# Hardware and the lock file are told and do not forbid: the same bits are not promised on another
+# machine, and DVC rewrites the lock after each stage.
+TOLD_ONLY = ("hardware", "dvc_lock", "git_branch", "settings")
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A run as MLflow knows it. `metrics` has (name, step) -> value."""
+
+    run_id: str
+    stage: str
+    model: str
+    facts: Mapping[str, Any]
+    config: Config
+    metrics: Mapping[tuple[str, int], float]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One fact that is not the same here. `blocks` when the numbers cannot be compared then."""
+
+    what: str
+    there: Any
+    here: Any
+    blocks: bool
+
+
+def read_run(mlflow: "MlflowClient", run_id: str) -> Recorded:
+    """The run with its lineage, settings and metrics; ValueError when it has no lineage."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = mlflow.get_run(run_id)
+        with TemporaryDirectory() as place:
+            folder = Path(mlflow.download_artifacts(run_id, "lineage", place))
+            facts = json.loads((folder / "lineage.json").read_text())
+            config = Config.model_validate(yaml.safe_load((folder / "params.yaml").read_text()))
+    except (MlflowException, OSError) as error:
+        raise ValueError(f"run {run_id} is not to be had or holds no lineage: {error}") from error
+    metrics = {
+        (key, point.step): point.value
+        for key in run.data.metrics
+        if not CLOCK.search(key)
+        for point in mlflow.get_metric_history(run_id, key)
+    }
+    tags = run.data.tags
+    return Recorded(run_id, tags["stage"], tags.get("model", ""), facts, config, metrics)
+
+
+def differences(recorded: Recorded, here: Mapping[str, Any], config: Config) -> list[Difference]:
+    """What differs: facts of the lineage, and settings of `params.yaml` here.
+
+    Settings never forbid a second run, since it takes those of the first.
+    """
+    found = []
+    there_flat, here_flat = _flat(recorded.facts), _flat(here)
+    for key in sorted(there_flat.keys() | here_flat.keys()):
+        there, now = there_flat.get(key), here_flat.get(key)
+        if there != now and key != "settings":
+            found.append(Difference(key, there, now, key.partition(".")[0] not in TOLD_ONLY))
+    then, now_settings = flatten(recorded.config), flatten(config)
+    for key in sorted(then.keys() | now_settings.keys()):
+        if then.get(key) != now_settings.get(key) and not key.startswith(("paths.", "tracking.")):
+            found.append(Difference(key, then.get(key), now_settings.get(key), False))
+    return found
+
+
+def compare(recorded: Recorded, again: Outbox, tolerance: float) -> tuple[int, list[str]]:
+    """Numbers compared, and a line for each that is missing or off by more than `tolerance`."""
+    metrics = {
+        (key, event["step"]): value
+        for event, _ in again.events(0)
+        if event["kind"] == "metrics"
+        for key, value in event["values"].items()
+        if not CLOCK.search(key)
+    }
+    lines = []
+    for key in sorted(recorded.metrics.keys() | metrics.keys()):
+        then, now = recorded.metrics.get(key), metrics.get(key)
+        if then is None or now is None or abs(then - now) > tolerance:
+            lines.append(f"{key[0]} at step {key[1]}: {then} then, {now} now")
+    return len(recorded.metrics), lines
+
+
+def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:
+    flat = {}
+    for key, value in facts.items():
+        if isinstance(value, Mapping):
+            flat.update({f"{key}.{inner}": v for inner, v in value.items()})
+        else:
+            flat[key] = value
+    return flat
