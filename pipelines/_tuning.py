@@ -19,7 +19,9 @@ from components.search.budget import Budget
 from components.search.ledger import Ledger, Trial
 from components.search.objective import METRIC, worst_cell
 from components.search.proposals import Proposals
+from components.search.results import finalists, is_scored
 from components.search.space import trial_config
+from pipelines._finalists import score_checkpoint
 from pipelines._leash import new_leash
 from pipelines._stage import StageError
 from pipelines._trial import FAILED, HISTORY, run_trial
@@ -261,3 +263,32 @@ def run_search(
             if spent is None:
                 raise StageError("the search was interrupted; run the same command again to go on")
     return spent or f"{len(ledger.trials)} trials are done"
+
+
+def rescore(config: Config, ledger: Ledger, folder: Path, shards: str) -> None:
+    """Second rung: score the finalists that have no score of that kind yet, side by side."""
+    suite, limit, section = config.tune.finalist_suite, config.tune.finalist_clips, config.ray
+    waiting: dict[Any, str] = {}
+    task: Any = ray.remote(score_checkpoint).options(
+        num_cpus=section.cpus_per_worker, num_gpus=section.gpus_per_worker, max_retries=3
+    )
+    for trial in finalists(ledger.ordered(), config.tune.finalists):
+        best = folder / "trials" / trial.key / "best"
+        if is_scored(config, trial) or not best.is_dir():
+            continue
+        settings = trial_config(config, trial.values)
+        waiting[task.remote(settings, shards, best, suite, clips=limit)] = trial.key
+    while waiting:
+        (done,), _ = ray.wait(list(waiting), num_returns=1)
+        key = waiting.pop(done)
+        scores = ray.get(done)
+        ledger.score_finalist(key, scores)
+        log.info(
+            "finalist %s under suite %s: robust %.3f [%.3f, %.3f], clean %.3f",
+            key,
+            suite,
+            scores["robust"]["value"],
+            scores["robust"]["low"],
+            scores["robust"]["high"],
+            scores["clean"]["value"],
+        )

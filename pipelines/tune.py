@@ -15,10 +15,9 @@ from components.shards import ShardError
 from components.training.data import open_split
 from mlflow_tracking.run import Tracker, start_run
 from pipelines._cluster import cluster
-from pipelines._finalists import rescore
 from pipelines._stage import Stage, run_stage
 from pipelines._trial_runs import TrialRuns
-from pipelines._tuning import run_search
+from pipelines._tuning import rescore, run_search
 
 log = logging.getLogger("tune")
 

@@ -66,4 +66,6 @@ class TuneSection(Section):
     max_failures: int = Field(2, ge=0, description="restarts of a trial whose process was lost")
     finalists: int = Field(2, ge=1, description="trials re-scored with the finalist suite")
     finalist_suite: Literal["thin", "quick", "standard"] = "quick"
+    finalist_clips: int = Field(0, ge=0, description="validation clips of that; 0 = all")
     proxy_steps: int = Field(5, ge=1, description="PGD steps of the cheap score")
+    val_clips: int = Field(0, ge=0, description="validation clips of the cheap score; 0 = all")

@@ -10,7 +10,7 @@ from components.search.space import trial_config
 # How far a search goes may change between two runs of it; what a trial's score means may not.
 LENGTH = (
     "enabled", "trials", "max_hours", "max_device_hours", "concurrent", "max_failures",
-    "finalists", "finalist_suite",
+    "finalists", "finalist_suite", "finalist_clips",
 )  # fmt: skip
 UNUSED = ("models", "use_tuned", "keep_every")
 CODE = ("attacks", "datasets", "evaluation", "models", "training")

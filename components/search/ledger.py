@@ -62,6 +62,7 @@ class Ledger:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "ledger.jsonl"
         self.trials: dict[str, Trial] = {}
+        self.sequence: list[tuple[str, int]] = []  # (key, epoch) in the order of their ends
         self.wall = 0.0  # seconds of earlier sessions
         self._session: float | None = None
         self._last = 0.0
@@ -174,7 +175,10 @@ class Ledger:
                 trial.seconds += max(0.0, at - trial.began)
                 trial.began = at if kind == "epoch" else None
             if kind == "epoch":
-                trial.rows[int(event["row"]["epoch"])] = event["row"]
+                epoch = int(event["row"]["epoch"])
+                if epoch not in trial.rows:
+                    self.sequence.append((trial.key, epoch))
+                trial.rows[epoch] = event["row"]
             elif kind == "end":
                 trial.status, trial.error = event["status"], event["error"]
             elif kind == "finalist":

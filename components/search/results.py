@@ -44,9 +44,16 @@ def finalists(trials: Sequence[Trial], count: int) -> list[Trial]:
     return chosen + [t for t in ranked if t.default and t not in chosen]
 
 
-def winner(trials: Sequence[Trial]) -> Trial | None:
+def is_scored(config: Config, trial: Trial) -> bool:
+    """Whether the second rung has scored it, with the suite and the clips of the settings."""
+    told = trial.finalist or {}
+    wanted = (config.tune.finalist_suite, config.tune.finalist_clips)
+    return (told.get("suite"), told.get("limit")) == wanted
+
+
+def winner(config: Config, trials: Sequence[Trial]) -> Trial | None:
     """The best by the second rung; by the proxy where no trial got that far; None without any."""
-    scored = [t for t in trials if t.finalist]
+    scored = [t for t in trials if is_scored(config, t)]
     if scored:
         return max(scored, key=lambda t: (*_final(t), -t.number))
     completed = [t for t in trials if t.status == "completed" and score_of(t)]
@@ -61,7 +68,7 @@ def table(config: Config, trials: Sequence[Trial]) -> pa.Table:
     """
     scores = [score_of(trial) for trial in trials]
     front = iter(pareto([objectives(s) for s in scores if s]))
-    best, flat = winner(trials), flatten(config)
+    best, flat = winner(config, trials), flatten(config)
     rows: list[dict[str, Any]] = []
     for trial, score in zip(trials, scores, strict=True):
         final = trial.finalist or {}
@@ -93,7 +100,7 @@ def table(config: Config, trials: Sequence[Trial]) -> pa.Table:
 def summary(config: Config, ledger: Ledger, ended: str) -> dict[str, Any]:
     """`tune.json`: what was searched, what it cost, what it found. `ended` says why it ended."""
     trials = ledger.ordered()
-    best = winner(trials)
+    best = winner(config, trials)
     score = score_of(best) if best else None
     counts: dict[str, int] = {}
     for trial in trials:
@@ -101,6 +108,7 @@ def summary(config: Config, ledger: Ledger, ended: str) -> dict[str, Any]:
     default = next((t for t in trials if t.default), None)
     return {
         "enabled": True,
+        "identity": ledger.path.parent.name,
         "search": config.tune.search,
         "ended": ended,
         "trials": len(trials),
@@ -122,7 +130,7 @@ def write(folder: Path, config: Config, ledger: Ledger, ended: str) -> dict[str,
     """best.yaml, trials.arrow, trials.csv, tune.json; returns the summary."""
     folder.mkdir(parents=True, exist_ok=True)
     trials = ledger.ordered()
-    best = winner(trials)
+    best = winner(config, trials)
     body = summary(config, ledger, ended)
     write_table(folder, table(config, trials))
     _replace(folder / "best.yaml", yaml.safe_dump(best.values if best else {}, sort_keys=True))

@@ -112,6 +112,7 @@ def trial_config(config: Config, values: Mapping[str, Any]) -> Config:
     fixed = {
         "train.epochs": tune.epochs,
         "train.val_steps": tune.proxy_steps,
+        "train.val_clips": tune.val_clips,
         "train.keep_every": 0,
         "ray.workers": tune.workers,
         "ray.max_workers": 0,

@@ -139,10 +139,11 @@ def test_a_default_outside_the_space_is_not_told_to_the_sampler() -> None:
 def test_a_trial_keeps_the_evaluations_threat_and_the_searchs_length() -> None:
     config = config_with(
         {"train.attack.rgb_eps": {"kind": "uniform", "low": 0.0, "high": 0.2}},
-        epochs=7, proxy_steps=9, workers=3,
+        epochs=7, proxy_steps=9, val_clips=11, workers=3,
     )  # fmt: skip
     trial = trial_config(config, resolve(config, {"train.attack.rgb_eps": 0.2}))
     assert trial.train.attack.rgb_eps == 0.2
     assert trial.threat == config.threat and trial.evaluate == config.evaluate
     assert trial.data == config.data and trial.seed == config.seed
-    assert (trial.train.epochs, trial.train.val_steps, trial.ray.workers) == (7, 9, 3)
+    assert (trial.train.epochs, trial.ray.workers) == (7, 3)
+    assert (trial.train.val_steps, trial.train.val_clips) == (9, 11)

@@ -1,0 +1,145 @@
+"""What a search leaves behind: winner, tables, summary, importances, pictures."""
+
+import csv
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import yaml
+
+from components.config import Config, apply_overrides
+from components.search import plots, results
+from components.search.identity import identity
+from components.search.importances import importances
+from components.search.ledger import Ledger
+
+SPACE = {
+    "train.attack.skeleton_eps": {"kind": "uniform", "low": 0.0, "high": 0.1},
+    "model.fusion": {"kind": "choice", "values": ["amr", "mmtm"]},
+    "model.fusion_stages": {"kind": "choice", "values": [[], [-1]]},
+}
+
+
+def accuracy(value: float) -> dict:
+    return {"value": value, "low": value - 0.1, "high": value + 0.1, "n": 50}
+
+
+@pytest.fixture
+def config() -> Config:
+    return apply_overrides(Config(), {"tune.space": SPACE, "tune.epochs": 2, "tune.trials": 8})
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    """8 trials: robust accuracy is 5 times skeleton_eps; number 7 was stopped, 6 has failed."""
+    made = Ledger(tmp_path / "search")
+    made.begin_session()
+    for i in range(8):
+        drawn = {
+            "train.attack.skeleton_eps": 0.01 * (i + 1),
+            "model.fusion": "amr" if i % 2 else "mmtm",
+            "model.fusion_stages": "[-1]" if i % 3 else "[]",
+        }
+        values = {**drawn, "model.fusion_stages": json.loads(drawn["model.fusion_stages"])}
+        trial = made.add_trial(drawn, values, "pgd_at", default=i == 0)
+        made.start(trial.key)
+        if i == 6:
+            made.end(trial.key, "failed", "loss is not finite")
+            continue
+        for epoch in (1, 2)[: 1 if i == 7 else 2]:
+            made.epoch(
+                trial.key,
+                {"epoch": epoch, "val_robust_acc_both": 0.05 * (i + 1), "val_clean_acc": 0.8,
+                 "clips_per_s": 10.0, "train_seconds": 1.0, "steps": 5},
+            )  # fmt: skip
+        made.end(trial.key, "stopped" if i == 7 else "completed")
+    return made
+
+
+def test_the_second_rung_decides_and_the_defaults_are_in_it(config: Config, ledger: Ledger) -> None:
+    trials = ledger.ordered()
+    chosen = results.finalists(trials, 2)
+    assert [t.number for t in chosen] == [5, 4, 0]
+    best = results.winner(config, trials)
+    assert best is not None and best.number == 5  # by the proxy, and no stopped trial
+    for number, robust in ((5, 0.10), (4, 0.20), (0, 0.15)):
+        key = trials[number].key
+        scores = {"robust": accuracy(robust), "clean": accuracy(0.8)}
+        ledger.score_finalist(key, {"suite": "quick", "limit": 0, **scores})
+    best = results.winner(config, ledger.ordered())
+    assert best is not None and best.number == 4
+    other = apply_overrides(config, {"tune.finalist_suite": "standard"})
+    best = results.winner(other, ledger.ordered())
+    assert best is not None and best.number == 5  # scores of another suite do not count
+
+
+def test_all_files_say_the_same(tmp_path: Path, config: Config, ledger: Ledger) -> None:
+    body = results.write(tmp_path, config, ledger, "8 trials are done")
+    best = yaml.safe_load((tmp_path / "best.yaml").read_text())
+    assert best == body["best"] == ledger.ordered()[5].values
+    apply_overrides(config, best)
+    with pa.ipc.open_file(str(tmp_path / "trials.arrow")) as file:
+        table = file.read_all()
+    with (tmp_path / "trials.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert table.num_rows == len(rows) == 8
+    assert [r["winner"] for r in rows].index("True") == 5
+    assert table["status"].to_pylist().count("completed") == 6
+    assert table["train.attack.skeleton_eps"][2].as_py() == pytest.approx(0.03)
+    assert table["model.fusion_stages"].to_pylist()[:2] == ["[]", "[-1]"]
+    assert table["error"][6].as_py() == "loss is not finite"
+    assert table["robust_acc"][6].as_py() is None
+    said = json.loads((tmp_path / "tune.json").read_text())
+    assert said["by_status"] == {"completed": 6, "failed": 1, "stopped": 1}
+    assert said["val_robust_acc"] == pytest.approx(0.3) and said["winner_is_default"] is False
+    assert said["saved"] == pytest.approx(1 / 14)
+
+
+def test_a_search_that_is_switched_off_writes_every_file(tmp_path: Path, config: Config) -> None:
+    results.write_disabled(tmp_path, config)
+    plots.draw(tmp_path, results.table(config, []), {})
+    assert yaml.safe_load((tmp_path / "best.yaml").read_text()) == {}
+    with pa.ipc.open_file(str(tmp_path / "trials.arrow")) as file:
+        assert file.read_all().num_rows == 0
+    header = (tmp_path / "trials.csv").read_text().splitlines()
+    assert len(header) == 1 and "robust_acc" in header[0]
+
+
+def test_the_parameter_that_decides_is_the_most_important(config: Config, ledger: Ledger) -> None:
+    shares = importances(config, ledger.ordered())
+    assert next(iter(shares)) == "train.attack.skeleton_eps"
+    assert sum(shares.values()) == pytest.approx(1.0)
+    assert importances(config, ledger.ordered()[:3]) == {}
+
+
+def test_the_pictures_are_drawn(tmp_path: Path, config: Config, ledger: Ledger) -> None:
+    table = results.table(config, ledger.ordered())
+    paths = plots.draw(tmp_path, table, importances(config, ledger.ordered()))
+    assert [p.name for p in paths] == ["pareto.png", "importances.png", "parallel.png"]
+    for path in paths:
+        assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" and path.stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        ({"tune.trials": 99}, True),
+        ({"tune.max_hours": 2.0}, True),
+        ({"tune.finalists": 5}, True),
+        ({"train.models": ["amr"]}, True),
+        ({"train.epochs": 99}, True),
+        ({"paths.artifacts": "/elsewhere"}, True),
+        ({"tune.epochs": 5}, False),
+        ({"tune.proxy_steps": 9}, False),
+        ({"threat.rgb.eps": 0.1}, False),
+        ({"train.lr": 0.1}, False),
+        ({"data.val_subjects": [1]}, False),
+        ({"tune.search": "random"}, False),
+        ({"seed": 1}, False),
+    ],
+)
+def test_which_changes_begin_a_new_search(config: Config, changes: dict, same: bool) -> None:
+    changed = apply_overrides(config, changes)
+    assert (identity(changed, "data") == identity(config, "data")) is same
+    assert identity(config, "other clips") != identity(config, "data")
