@@ -16,7 +16,6 @@ from typing import Any
 from ray.train import Checkpoint
 from ray.train.torch import TorchConfig
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-from ray.train.v2.api.callback import RayTrainCallback
 from ray.train.v2.api.config import (
     CheckpointConfig,
     FailureConfig,
@@ -68,7 +67,7 @@ def run_training(
     storage: str | Path,
     shards: str,
     out: Path,
-    callbacks: Sequence[RayTrainCallback] = (),
+    callbacks: Sequence[Any] = (),
     board: Any = None,
     keep_run: bool = False,
 ) -> TrainResult:

@@ -13,8 +13,8 @@ from components.training.loop import recipe_of, train_epochs, training_threat
 from components.training.schedule import (
     attack_steps,
     draw_cell,
-    eps_factor,
     epoch_seed,
+    eps_factor,
     lr_factor,
     seed_step,
 )

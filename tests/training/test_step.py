@@ -1,6 +1,9 @@
 """The step: what it costs, what it must not touch, and that its parts add up."""
 
 import copy
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +13,8 @@ from components.evaluation.cost import count_passes
 from components.training.awp import perturb_weights
 from components.training.recipe import NAMES, Recipe
 from components.training.step import NonFiniteLoss, Trainee, train_step
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -165,3 +170,13 @@ def test_early_stop_spends_less_and_still_trains(trainee, clips, threat):
             train_step(it, clips, threat, Recipe(steps=6, early_stop=early), seed=0)
         spent.append(passes.forward)
     assert spent[1] < spent[0]
+
+
+def test_the_step_needs_torch_and_numpy_alone():
+    code = (
+        "import sys, components.training.step; "
+        "heavy = {'ray', 'pydantic', 'pyarrow', 'yaml', 'av', 'mlflow', 'scipy', 'safetensors'}; "
+        "sys.exit(', '.join(heavy & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
