@@ -20,6 +20,7 @@ from benchmarks._bench import Result, paired, ratio_of, spread
 from components.attacks import Budget, ThreatModel, frozen
 from components.batch import Batch
 from components.models import build_model
+from components.training.layout import channels_last, channels_last_video
 from components.training.recipe import Recipe
 from components.training.step import Trainee, train_step
 
@@ -35,8 +36,7 @@ def run(args: list[str]) -> Result:
         raise SystemExit("attack_step --gpu: torch sees no GPU on this machine")
     module, batch = _model(options).to(device), _clips(options).to(device)
     if options.gpu:
-        module = module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        batch = batch._replace(rgb=batch.rgb.contiguous(memory_format=torch.channels_last_3d))
+        module, batch = channels_last(module), channels_last_video(batch)
     module.train()
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-4)
     trainee = Trainee(module, module, optimizer)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray.train import Checkpoint
 from ray.train.torch import TorchConfig
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
@@ -80,6 +81,7 @@ def run_training(
     Needs a running Ray. Raises StageError with what to do; what was trained so far stays stored.
     """
     if not config.ray.address:
+        _check_room(config.ray)
         # Nobody reclaims the nodes of a local Ray, so it needs no watcher for that.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     home = _join(str(storage), name)
@@ -116,6 +118,18 @@ def run_training(
     if not keep_run:
         store.filesystem.delete_dir(store.root)
     return finished
+
+
+def _check_room(section: RaySection) -> None:
+    """StageError when a local Ray could never hold the workers: Train would wait for ever."""
+    have = ray.cluster_resources()
+    for name, each in (("CPU", section.cpus_per_worker), ("GPU", section.gpus_per_worker)):
+        if section.workers * each > have.get(name, 0.0):
+            raise StageError(
+                f"{section.workers} workers with {each:g} {name} each need more than the "
+                f"{have.get(name, 0.0):g} {name} of this machine; set ray.workers or "
+                f"ray.{name.lower()}s_per_worker lower, or ray.address to a cluster"
+            )
 
 
 def _scaling(section: RaySection) -> ScalingConfig:

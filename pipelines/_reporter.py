@@ -120,10 +120,11 @@ class Reporter:
         if self.bar is None:
             return
         done = event["epoch"] - 1 + event["step"] / event["steps"]
-        self.bar.set_postfix_str(
-            f"epoch {event['epoch']} step {event['step']}/{event['steps']} "
-            f"loss {event['loss']:.3f} train clean {_percent(event['train_clean_acc'])} "
-            f"robust {_percent(event['train_robust_acc'])} {event['clips_per_s']:.1f} clips/s",
+        self.bar.set_description_str(
+            f"{self.model} epoch {event['epoch']}/{self.config.train.epochs} step "
+            f"{event['step']}/{event['steps']} loss {event['loss']:.3f} train clean "
+            f"{_percent(event['train_clean_acc'])} robust {_percent(event['train_robust_acc'])} "
+            f"{event['clips_per_s']:.1f} clips/s",
             refresh=False,
         )
         self.bar.n = round(100 * done)
@@ -164,7 +165,7 @@ class Reporter:
         temporary.replace(self.out / "history.csv")
 
 
-_BAR = "{desc} {percentage:3.0f}%|{bar:20}| {postfix} [{elapsed}<{remaining}]"
+_BAR = "{desc} |{bar:20}| {percentage:3.0f} % [{elapsed}<{remaining}]"
 
 
 def _percent(share: float | None) -> str:

@@ -24,6 +24,7 @@ from components.training.averaging import (
     world_size,
 )
 from components.training.collapse import MAX_ROLLBACKS, collapsed
+from components.training.layout import channels_last_video
 from components.training.parallel import has_unused, wrap
 from components.training.recipe import Recipe
 from components.training.schedule import (
@@ -243,10 +244,7 @@ def _set_lr(state: TrainState, train: TrainSection, done: float) -> float:
 
 def _to_device(batch: Batch, device: torch.device, channels_last: bool) -> Batch:
     batch = batch.to(device, non_blocking=True)
-    if channels_last:
-        rgb = batch.rgb.contiguous(memory_format=torch.channels_last_3d)
-        batch = batch._replace(rgb=rgb)
-    return batch
+    return channels_last_video(batch) if channels_last else batch
 
 
 @torch.no_grad()

@@ -25,6 +25,7 @@ from components.models import build_model
 from components.shards import ShardError
 from components.shards.storage import open_store
 from components.training.data import open_data
+from components.training.layout import channels_last
 from components.training.loop import Place, Progress, averages_of, train_epochs
 from components.training.state import TrainState, load_state, new_state, save_state
 from components.training.step import NonFiniteLoss
@@ -109,7 +110,7 @@ def _state(config: Config, about: dict[str, Any], device: torch.device) -> Train
     torch.manual_seed(config.seed)
     model = build_model({**about["model"], "num_classes": about["num_classes"]}).to(device)
     if config.train.channels_last:
-        model = model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        channels_last(model)
     train = config.train
     state = new_state(model, lr=train.lr, weight_decay=train.weight_decay, ema=train.ema)
     last = ray.train.get_checkpoint()

@@ -9,6 +9,7 @@ import torch
 from components.batch import Batch
 from components.checkpoint import CheckpointError, same_weights
 from components.training.collapse import collapsed
+from components.training.layout import channels_last
 from components.training.loop import recipe_of, train_epochs, training_threat
 from components.training.schedule import (
     attack_steps,
@@ -74,6 +75,15 @@ def test_state_folder_holds_no_pickle(fresh, section, tmp_path, model_config):
     names = sorted(p.name for p in (tmp_path / "state").iterdir())
     assert names == ["config.json", "model.safetensors", "state.json", "state.safetensors"]
     json.loads((tmp_path / "state" / "state.json").read_text())
+
+
+def test_memory_format_bf16_and_warm_up_go_together(fresh, section, data, threat):
+    train = section(channels_last=True, amp="bf16", eps_warmup=1, epochs=2)
+    state = fresh(train)
+    channels_last(state.model)
+    rows = list(train_epochs(state, data, train, threat, seed=0))
+    assert [row["skeleton_eps"] for row in rows] == pytest.approx([0.025, 0.05])
+    assert all(torch.isfinite(p).all() for p in state.model.parameters())
 
 
 class Turncoat:

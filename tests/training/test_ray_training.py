@@ -127,3 +127,8 @@ def test_what_a_retry_cannot_mend_is_tried_once(settings, shards, tmp_path):
     with pytest.raises(StageError, match="shard-000000.arrow has 9 bytes.*to go on"):
         train(settings(), str(broken), tmp_path)
     assert os.path.isdir(tmp_path / "runs" / "run")
+
+
+def test_more_workers_than_the_machine_has_are_refused_at_once(settings, shards, tmp_path):
+    with pytest.raises(StageError, match=r"64 workers .* set ray.workers"):
+        train(settings(ray__workers=64), shards, tmp_path)
