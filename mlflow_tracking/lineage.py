@@ -17,13 +17,15 @@ from components.config import Config, flatten
 from mlflow_tracking.files import read_json
 from mlflow_tracking.store import ROOT
 
+# DVC rewrites these while the pipeline runs; their content is recorded by itself.
+WRITTEN_BY_DVC = (":(exclude)dvc.lock", ":(exclude)data.dvc")
 PACKAGES = ("torch", "ray", "mlflow", "dvc", "numpy", "pyarrow", "av", "safetensors", "optuna")
 
 
 def collect(config: Config, artifacts: Path, root: Path = ROOT) -> dict[str, Any]:
     """All facts by name; what cannot be known here is None."""
     commit = git(root, "rev-parse", "HEAD")
-    status = git(root, "status", "--porcelain", "--untracked-files=no")
+    status = git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", *WRITTEN_BY_DVC)
     shards = read_json(artifacts / "shards" / "shards.json")
     return {
         "git_commit": commit,
@@ -115,5 +117,6 @@ def git(root: Path, *words: str) -> str | None:
 
 
 def _git_diff(root: Path) -> str | None:
-    diff = git(root, "diff", "HEAD")
+    # Settings are recorded key by key, whoever changed them where.
+    diff = git(root, "diff", "HEAD", "--", ".", *WRITTEN_BY_DVC, ":(exclude)params.yaml")
     return None if diff is None else hashlib.sha256(diff.encode()).hexdigest()[:16]

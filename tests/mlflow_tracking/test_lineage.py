@@ -1,0 +1,72 @@
+"""Lineage: what made a number is recorded, and a change of any of it shows."""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from components.config import Config, apply_overrides
+from mlflow_tracking import lineage, pipeline
+from mlflow_tracking.outbox import FOLDER
+from mlflow_tracking.run import start_run
+
+
+def git(folder: Path, *words: str) -> None:
+    who = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+    subprocess.run(["git", *who, *words], cwd=folder, check=True, capture_output=True)
+
+
+def test_commit_and_dirty_flag(tmp_path: Path) -> None:
+    (tmp_path / "code.py").write_text("a = 1\n")
+    (tmp_path / "dvc.lock").write_text("schema: '2.0'\n")
+    nothing = lineage.collect(Config(), tmp_path, tmp_path)
+    assert nothing["git_commit"] is None and nothing["git_dirty"] is None
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-qm", "first")
+    clean = lineage.collect(Config(), tmp_path, tmp_path)
+    assert len(clean["git_commit"]) == 40
+    assert clean["git_dirty"] is False and clean["git_diff_sha"] is None
+    (tmp_path / "dvc.lock").write_text("schema: '2.0'\nstages: {}\n")
+    locked = lineage.collect(Config(), tmp_path, tmp_path)
+    assert locked["git_dirty"] is False
+    assert locked["dvc_lock"] != clean["dvc_lock"]
+    (tmp_path / "code.py").write_text("a = 2\n")
+    dirty = lineage.collect(Config(), tmp_path, tmp_path)
+    assert dirty["git_dirty"] is True and dirty["git_diff_sha"]
+
+
+def test_data_and_settings_hashes(project: Any, tmp_path: Path) -> None:
+    facts = lineage.collect(project.config, project.artifacts)
+    assert facts["shards"] and facts["versions"]["torch"]
+    (tmp_path / "data.dvc").write_text("outs:\n- md5: abc.dir\n  path: data\n")
+    assert lineage.data_hash(tmp_path / "data.dvc") == "abc.dir"
+    more = apply_overrides(project.config, {"train.epochs": 3})
+    elsewhere = apply_overrides(project.config, {"paths.artifacts": "/elsewhere"})
+    assert lineage.settings_hash(more) != facts["settings"]
+    assert lineage.settings_hash(elsewhere) == facts["settings"]
+
+
+def test_stages_of_one_command_share_a_parent(project: Any, monkeypatch: Any) -> None:
+    root = project.artifacts / FOLDER
+    assert pipeline.current(root, project.config) is None
+    monkeypatch.setenv("AMR_PIPELINE_RUN", "one")
+    with start_run("tune", project.config, name="search", artifacts=project.artifacts) as tune:
+        tune.headline({"val/clean_acc": 0.5}, "tune/")
+    with start_run("train", project.config, name="amr", artifacts=project.artifacts) as train:
+        pass
+    assert tune.box.about["parent"] == train.box.about["parent"]
+    monkeypatch.setenv("AMR_PIPELINE_RUN", "two")
+    other = pipeline.current(root, project.config)
+    assert other is not None
+    assert other.key != tune.box.about["parent"]
+
+    from mlflow import MlflowClient
+
+    client = MlflowClient(project.uri)
+    run = client.get_run(train.wait_for_id())
+    above = client.get_run(run.data.tags["mlflow.parentRunId"])
+    assert above.data.metrics["tune/val/clean_acc"] == 0.5
+    assert above.info.status == "FINISHED"
+    assert run.info.run_name == "train amr"
+    assert run.data.params["train.epochs"] == str(project.config.train.epochs)
+    assert run.data.tags["mlflow.note.content"].startswith("Training")
