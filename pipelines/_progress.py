@@ -4,6 +4,7 @@ Imports nothing heavy: Ray's controller and the board's own process load this mo
 """
 
 import contextlib
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 
 import ray
 from ray.train import Checkpoint, UserCallback
+
+log = logging.getLogger("progress")
 
 Event = dict[str, Any]
 POLL = 0.3  # seconds
@@ -51,7 +54,8 @@ class Relay(UserCallback):
         row = metrics[0]
         if checkpoint is not None and self.kept and self.every and row["epoch"] % self.every == 0:
             checkpoint.to_directory(str(self.kept / f"epoch_{row['epoch']:05d}"))
-        self.board.put.remote({"kind": "epoch", **row})
+        # Waits, so that the last row is there when the driver looks for the last time.
+        ray.wait([self.board.put.remote({"kind": "epoch", **row})], timeout=5.0)
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """Called when workers have failed, before Ray decides on a retry."""
@@ -72,6 +76,10 @@ def listening(handle: Callable[[Event], None]) -> Iterator[Any]:
             try:
                 for event in ray.get(board.take.remote()):
                     handle(event)
+            except ray.exceptions.RayError as error:
+                # Training does not hang on being watched.
+                log.warning("no more progress to show: %s", error)
+                return
             except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
                 failure.append(error)
                 return
