@@ -149,7 +149,10 @@ def run(args: list[str]) -> Result:
     else:
         seen, unseen = made_up(512, seed=1), made_up(options.clips, seed=2)
     net = train(*seen, epochs=options.epochs, eps=4 / 255)
-    tested = list(batches(*(t[: options.clips] for t in unseen)))
+    # Evenly over the clips, which a folder lists subject by subject.
+    count = min(options.clips, len(unseen[1]))
+    spread = torch.linspace(0, len(unseen[1]) - 1, count).round().long()
+    tested = list(batches(*(t[spread] for t in unseen)))
     clean = torch.cat([net(b.rgb).argmax(1) == b.label for b in tested])
     print(f"clean accuracy {clean.float().mean():.3f} of {len(clean)} clips")
     video = torch.cat([b.rgb for b in tested])
