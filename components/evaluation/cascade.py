@@ -3,7 +3,8 @@
 Two rules save passes and change no number. Within a cell, an attack that is not `individual` only
 sees the clips that every attack before it left standing. And whatever breaks a clip through one
 modality lies inside the joint budget too, so the cell "both" starts from the clips that stand in
-"rgb" and in "skeleton". Clips that are wrong on clean input are never attacked.
+"rgb" and in "skeleton", and an individual attack from those that it did not break there itself.
+Clips that are wrong on clean input are never attacked.
 
 What a clip gets must not depend on which others are still standing: see `fixed.py`.
 """
@@ -111,6 +112,7 @@ def run_cascade(
         every = torch.arange(clips.size, device=clips.label.device)
         clean = _run(hooked, net, clips, lambda batch: batch)
         result = ChunkResult(clips, clean, [], {}, {})
+        fooled = {entry.name: torch.zeros_like(clean.scores.correct) for entry in entries}
         for cell in cells_of(threat, cells):
             standing = clean.scores.correct.clone()
             if cell == "both":
@@ -118,7 +120,10 @@ def run_cascade(
                     standing &= single
             worst = Worst(clips.rgb.clone(), clips.skeleton.clone(), clean.scores.margin.clone())
             for entry in entries:
-                chosen = clean.scores.correct if entry.individual else standing
+                alone = clean.scores.correct
+                if cell == "both":
+                    alone = alone & ~fooled[entry.name]
+                chosen = alone if entry.individual else standing
                 index = every if exhaustive else chosen.nonzero().flatten()
                 if len(index) == 0:
                     continue
@@ -126,6 +131,7 @@ def run_cascade(
                 run = _run(hooked, net, clips.select(index), attack)
                 broke = standing[index] & ~run.scores.correct
                 standing[index] &= run.scores.correct
+                fooled[entry.name][index] |= ~run.scores.correct
                 worst.offer(index, run.found.rgb, run.found.skeleton, run.scores.margin)
                 # Only what stands in the records stays in memory.
                 run.found = clips.select(index[:0])

@@ -50,10 +50,9 @@ THIN: tuple[Entry, ...] = (FGSM, PGD20)
 QUICK: tuple[Entry, ...] = (
     FGSM,
     PGD20,
-    Entry("apgd_t", "apgd_t", {"steps": 10, "n_targets": 2}),
+    Entry("apgd_t", "apgd_t", {"steps": 10, "n_targets": 1}),
     Entry("attention_touched", "attention_touched", {"steps": 10}, needs="weights"),
-    Entry("weakest_head", "weakest_head", {"steps": 10}, needs="aux"),
-    Entry("square", "square", {"queries": 50}),
+    Entry("square", "square", {"queries": 20}),
 )
 STANDARD: tuple[Entry, ...] = (
     FGSM,

@@ -35,8 +35,13 @@ class Records:
         return self.table.take(pa.array(self.rows.get((cell, attack), []), pa.int64()))
 
     def fooled(self, cell: str, attack: str) -> Verdicts:
-        """bool [n], True where the attack ran and the clip was not right afterwards."""
+        """bool [n], True where the attack ran and the clip was not right afterwards.
+
+        In "both" also where it fooled through one modality alone, which lies inside that budget.
+        """
         found = np.zeros(len(self.clip_id), dtype=bool)
+        if cell == "both":
+            found = self.fooled("rgb", attack) | self.fooled("skeleton", attack)
         part = self.part(cell, attack)
         where = [self.position[clip] for clip in part["clip_id"].to_pylist()]
         found[where] = ~part["correct"].to_numpy(zero_copy_only=False)
@@ -68,7 +73,8 @@ def summarise(
 
     classes: the name (or number) of each class, by label. Every accuracy is
     `{"value", "low", "high", "n"}`. In `robust_acc`, `scope` says what an attack's figure means:
-    "individual", the clips right on clean input and under this attack alone; "standing", the
+    "individual", the clips right on clean input and under this attack alone (for the cell "both"
+    also in the single-modality cells); "standing", the
     clips that also stood up to all attacks before it, on which alone it ran.
     """
     records = Records(table)

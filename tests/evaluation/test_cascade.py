@@ -9,7 +9,9 @@ from components.batch import Batch
 from components.evaluation.cascade import run_cascade
 from components.evaluation.cost import count_passes
 from components.evaluation.loop import score
+from components.evaluation.records import to_records
 from components.evaluation.suite import SUITES, Entry, entries_of, suite_hash
+from components.evaluation.summary import Records
 from components.evaluation.validation import robust_accuracy, robust_counts
 
 STEPS = (
@@ -41,6 +43,15 @@ def test_both_is_never_easier_to_defend_than_one(honest, clips, threat):
     standing = run_cascade(honest, clips, STEPS, threat, seed=0).standing
     assert not bool((standing["both"] & ~(standing["rgb"] & standing["skeleton"])).any())
     assert 0 < int(standing["both"].sum()) < clips.size
+
+
+def test_every_attack_breaks_at_least_as_much_in_both(honest, clips, threat):
+    result = run_cascade(honest, clips, STEPS, threat, seed=0)
+    table = Records(to_records(result))
+    rgb, skeleton, both = (table.fooled(cell, "fgsm") for cell in ("rgb", "skeleton", "both"))
+    assert both.sum() > rgb.sum() and not (~both & (rgb | skeleton)).any()
+    (again,) = [o for o in result.outcomes if (o.cell, o.entry.name) == ("both", "fgsm")]
+    assert not set(again.index.tolist()) & set((rgb | skeleton).nonzero()[0].tolist())
 
 
 def test_later_attacks_only_see_standing_clips(honest, clips, threat):
