@@ -1,4 +1,4 @@
-"""An evaluation in MLflow: figures by attack and cell, the table, per-clip records, curves."""
+"""What the last stages made, in MLflow: figures, tables, per-clip records, curves, the page."""
 
 import json
 from pathlib import Path
@@ -30,3 +30,9 @@ def log_evaluation(config: Config, artifacts: Path, model: str) -> None:
         for file in sorted(folder.glob(f"{model}[._]*")):
             if "adversarial" not in file.name:
                 run.log_artifact(file, "evaluation")
+
+
+def log_report(config: Config, artifacts: Path) -> None:
+    """Log the report page and its table as a run of its own."""
+    with start_run("report", config, name=config.report.title, artifacts=artifacts) as run:
+        run.log_artifact(artifacts / "report", "")

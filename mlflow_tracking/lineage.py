@@ -91,6 +91,12 @@ def version(package: str) -> str | None:
         return None
 
 
+def environment() -> str:
+    """Every installed package with its version, a line each, as pip writes them."""
+    found = {f"{d.metadata['Name']}=={d.version}" for d in metadata.distributions()}
+    return "\n".join(sorted(found, key=str.lower)) + "\n"
+
+
 def hardware() -> dict[str, Any]:
     """What the numbers were computed on."""
     cuda = torch.cuda.is_available()

@@ -1,5 +1,6 @@
 """One run above all stages of one `dvc repro`, so that they stand together in MLflow."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from components.config import Config, flatten
 from mlflow_tracking import lineage, names
 from mlflow_tracking.files import locked, read_json, write_json
 from mlflow_tracking.outbox import Outbox
+
+log = logging.getLogger(__name__)
 
 VARIABLE = "AMR_PIPELINE_RUN"
 
@@ -52,8 +55,11 @@ def current(root: Path, config: Config) -> Outbox | None:
 def _dvc_process() -> str | None:
     if "DVC_STAGE" not in os.environ:
         return None
-    for process in psutil.Process().parents():
-        words = process.cmdline()[:3]
-        if any(Path(word).name == "dvc" for word in words):
-            return f"{process.pid}@{process.create_time():.0f}"
+    try:
+        for process in psutil.Process().parents():
+            words = process.cmdline()[:3]
+            if any(Path(word).name == "dvc" for word in words):
+                return f"{process.pid}@{process.create_time():.0f}"
+    except psutil.Error as error:
+        log.info("the command above this stage cannot be told (%s); its run has no parent", error)
     return None

@@ -219,7 +219,9 @@ def start_run(
         write_json(pointer, {"key": box.key, "settings": settings})
     tracking = config.tracking
     sender = Sender(box, uri)
-    sampler = Sampler(box, tracking.system_interval) if tracking.system_metrics else None
+    # A nested run is on the machine whose load its parent records already.
+    watched = tracking.system_metrics and parent is None
+    sampler = Sampler(box, tracking.system_interval) if watched else None
     run = Tracker(box, sender=sender, lock=lock, sampler=sampler, patience=tracking.patience)
     if above is not None:
         run.parent = Tracker(above, sender=Sender(above, uri), patience=tracking.patience)
@@ -229,6 +231,7 @@ def start_run(
         tree = config.model_dump(mode="json", by_alias=True)
         tree["tracking"]["uri"] = store.redact(config.tracking.uri)
         run.log_text(yaml.safe_dump(tree, sort_keys=False), "params.yaml", "lineage")
+        run.log_text(lineage.environment(), "environment.txt", "lineage")
         if (store.ROOT / "dvc.lock").is_file():
             run.log_artifact(store.ROOT / "dvc.lock", "lineage")
         run.log_text(json.dumps(facts, indent=2, default=str) + "\n", "lineage.json", "lineage")

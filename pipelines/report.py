@@ -12,6 +12,7 @@ from components.reporting.paired import differences
 from components.reporting.read import Results, read_results
 from components.reporting.table import rows_of, terminal_table, to_csv
 from components.sample.folder import MARKER
+from mlflow_tracking.evaluation import log_report
 from pipelines._stage import ROOT, Stage, run_stage
 
 PACKAGES = ("torch", "ray", "mlflow", "dvc", "pyarrow", "av")
@@ -31,6 +32,7 @@ def main(stage: Stage) -> None:
     )
     write(folder / "robustness.csv", to_csv(rows_of(results)))
     write(folder / "index.html", page)
+    log_report(stage.config, stage.artifacts)
     show(stage)
     print(f"page: {folder / 'index.html'}")
 
@@ -54,9 +56,10 @@ def lineage(stage: Stage, results: Results) -> dict[str, Any]:
         "commit": commit(),
         "seed": main.get("seed", stage.config.seed),
         "protocol": stage.config.data.protocol,
-        "attack suite": main.get("suite_hash"),
+        "attack suite": " ".join(str(main[k]) for k in ("suite", "suite_hash") if k in main),
         "threat model": main.get("threat_fingerprint"),
-        "shards": results.training[results.main].get("shards_fingerprint"),
+        "shards": main.get("shards_fingerprint"),
+        "checkpoint": main.get("checkpoint_sha256"),
         "Python": platform.python_version(),
         **{name: metadata.version(name) for name in PACKAGES},
     }
