@@ -50,8 +50,13 @@ def run(args: list[str]) -> Result:
         with cluster(RaySection()) as c:
             _stages(folder / "warm", 8, 160, 90, 12)  # workers start, libraries load
             for size in options.sizes:
-                sides[f"{size} clips"] = _stages(folder / str(size), size, 160, 90, 12)
-            real = _stages(folder / "real", options.real_clips, 1920, 1080, 75)
+                per_shard = min(128, max(1, size // (4 * c.cpus)))
+                sides[f"{size} clips"] = _stages(
+                    folder / str(size), size, 160, 90, 12, f"shard.clips_per_shard={per_shard}"
+                )
+            per_shard = max(1, options.real_clips // (4 * c.cpus))
+            more = f"shard.clips_per_shard={per_shard}"
+            real = _stages(folder / "real", options.real_clips, 1920, 1080, 75, more)
             sides["clips as NTU's"] = real
     per_core = c.cpus / real["clips_per_second"]
     table = [_row(clips, nodes, per_core) for clips in (56880, 114480) for nodes in NODES]
@@ -86,11 +91,13 @@ def _row(clips: int, nodes: int, per_core: float) -> dict[str, float]:
     }
 
 
-def _stages(folder: Path, count: int, width: int, height: int, frames: int) -> dict[str, float]:
+def _stages(
+    folder: Path, count: int, width: int, height: int, frames: int, *more: str
+) -> dict[str, float]:
     ids = [ClipId(n // 6000 + 1, 1, n // 60 % 100 + 1, 1, n % 60 + 1) for n in range(count)]
     write_tree(folder / "ntu", ids, frames=frames, width=width, height=height, distinct=4)
     words = [f"paths.data={folder / 'ntu'}", f"paths.artifacts={folder / 'out'}"]
-    words += ["data.protocol=custom", "data.train_setups=[999]"]
+    words += ["data.protocol=custom", "data.train_setups=[999]", *more]
     spent = {}
     for name, main in (("index", index.main), ("shard", shard.main)):
         start = time.perf_counter()
