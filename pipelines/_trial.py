@@ -13,8 +13,9 @@ FAILED, HISTORY = "failed", "history"
 def run_trial(given: dict[str, Any]) -> None:
     """Train with the settings in `given`, reporting every epoch; under its key, it goes on.
 
-    given: `key`, `config` (JSON of all settings), `shards`, `storage`, `out` (absolute folders or
-    URIs) and `leash`. What no retry can mend is reported as `failed`, so that Tune does not retry.
+    given: `key`, `run` (its name in the storage), `config` (JSON of all settings), `shards`,
+    `storage`, `out` (absolute folders or URIs) and `leash`. What no retry can mend is reported as
+    `failed`, so that Tune does not retry.
     """
     # Here and not above: the driver imports this module too, and torch takes seconds to load.
     from ray.tune.integration.ray_train import TuneReportCallback
@@ -31,7 +32,7 @@ def run_trial(given: dict[str, Any]) -> None:
     try:
         result = run_training(
             Config.model_validate(json.loads(given["config"])),
-            name=key,
+            name=given["run"],
             storage=given["storage"],
             shards=given["shards"],
             out=Path(given["out"]),

@@ -15,7 +15,7 @@ from ray.tune.search import Searcher
 
 from components.config import Config
 from components.config.tune import TuneSection
-from components.search.budget import Budget
+from components.search.budget import Budget, slots
 from components.search.ledger import Ledger, Trial
 from components.search.objective import METRIC, worst_cell
 from components.search.proposals import Proposals
@@ -38,6 +38,11 @@ KEPT = (
 )  # fmt: skip
 
 
+def run_name(ledger: Ledger, key: str) -> str:
+    """Name of a trial's training run in the run storage, which other runs share."""
+    return f"tune-{ledger.path.parent.name}-{key}"
+
+
 class Propose(Searcher):
     """Our proposals in the form that Tune asks for. Tune's copy of the state is never read back."""
 
@@ -58,6 +63,7 @@ class Propose(Searcher):
         return {
             **self.given,
             "key": trial.key,
+            "run": run_name(ledger, trial.key),
             "config": dumped,
             "out": str(self.folder / "trials" / trial.key),
         }
@@ -187,32 +193,6 @@ class Spent(tune.Stopper):
     def stop_all(self) -> bool:
         """Asked again and again."""
         return self.budget.spent(self.ledger) is not None
-
-
-def slots(config: Config, resources: Mapping[str, float]) -> int:
-    """How many trials run side by side: as many as the cluster's CPUs and GPUs hold at once.
-
-    `tune.concurrent` goes before it (a cluster may grow). StageError when not even one fits.
-    """
-    section, ray_section = config.tune, config.ray
-    if section.concurrent:
-        return section.concurrent
-    need = {
-        "CPU": section.workers * ray_section.cpus_per_worker,
-        "GPU": section.workers * ray_section.gpus_per_worker,
-    }
-    fits = []
-    for name, amount in need.items():
-        have = resources.get(name, 0.0)
-        if amount > have:
-            raise StageError(
-                f"one trial needs {amount:g} {name}s (tune.workers={section.workers}) and the "
-                f"cluster has {have:g}; lower tune.workers or ray.{name.lower()}s_per_worker, or "
-                "set tune.concurrent if the cluster will grow"
-            )
-        if amount:
-            fits.append(int(have / amount))
-    return max(1, min(fits))
 
 
 def run_search(

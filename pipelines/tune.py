@@ -5,6 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from components.config import Config
 from components.search import plots, results
 from components.search.identity import identity
 from components.search.importances import importances
@@ -12,12 +13,14 @@ from components.search.ledger import Ledger
 from components.search.proposals import Proposals
 from components.search.space import check_space
 from components.shards import ShardError
+from components.shards.storage import open_store
 from components.training.data import open_split
+from mlflow_tracking.files import try_lock
 from mlflow_tracking.run import Tracker, start_run
 from pipelines._cluster import cluster
-from pipelines._stage import Stage, run_stage
+from pipelines._stage import Stage, StageError, absolute, run_stage
 from pipelines._trial_runs import TrialRuns
-from pipelines._tuning import rescore, run_search
+from pipelines._tuning import rescore, run_name, run_search
 
 log = logging.getLogger("tune")
 
@@ -35,10 +38,13 @@ def main(stage: Stage) -> None:
         stage.require(Path(stage.shards), "shard")
     shards, _ = open_split(config, stage.shards)
     folder = out / "searches" / identity(config, shards.fingerprint)
+    lock = try_lock(folder / "lock")
+    if lock is None:
+        raise StageError(f"another process runs this very search in {folder}; wait for it to end")
     ledger = Ledger(folder)
     if ledger.trials:
         log.info("going on with %d trials of %s", len(ledger.trials), folder)
-    storage = f"{config.ray.storage or stage.artifacts / 'runs'}/tune-{folder.name}"
+    storage = _storage(config, stage.artifacts)
     ledger.begin_session()
     with start_run("tune", config, name="search", artifacts=stage.artifacts) as run:
         with cluster(config.ray):
@@ -54,6 +60,8 @@ def main(stage: Stage) -> None:
             rescore(config, ledger, folder, stage.shards)
         finish(stage, out, ledger, ended, run)
     shutil.rmtree(folder / "ray", ignore_errors=True)
+    _sweep(ledger, storage)
+    lock.close()
 
 
 def finish(stage: Stage, out: Path, ledger: Ledger, ended: str, run: Tracker) -> None:
@@ -86,6 +94,23 @@ def finish(stage: Stage, out: Path, ledger: Ledger, ended: str, run: Tracker) ->
         body["val_clean_acc"],
         body["best"] or "the defaults",
     )
+
+
+def _storage(config: Config, artifacts: Path) -> str:
+    """Where trials keep their checkpoints while they run: a folder or URI that all nodes see."""
+    given = config.ray.storage
+    if "://" in given:
+        return given
+    return str(absolute(given)) if given else str(artifacts / "runs")
+
+
+def _sweep(ledger: Ledger, storage: str) -> None:
+    """Remove the checkpoints of trials that will not go on; the finished ones' best are copied."""
+    base, mark, query = storage.partition("?")
+    for trial in ledger.finished():
+        home = f"{base.rstrip('/')}/{run_name(ledger, trial.key)}{mark}{query}"
+        store = open_store(home, create=True)
+        store.filesystem.delete_dir(store.root)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""When a search has had enough: trials, wall time and device-hours, counted over all sessions."""
+"""When a search has had enough (trials, hours, device-hours), and how much runs side by side."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from components.config import Config
 from components.config.tune import TuneSection
 from components.search.ledger import Ledger
 
@@ -33,3 +35,29 @@ class Budget:
     def device_hours(self, ledger: Ledger) -> float:
         """Hours of training workers, over all trials."""
         return ledger.trial_seconds * self.devices / 3600
+
+
+def slots(config: Config, resources: Mapping[str, float]) -> int:
+    """How many trials run side by side: as many as the cluster's CPUs and GPUs hold at once.
+
+    `tune.concurrent` goes before it (a cluster may grow). ValueError when not even one fits.
+    """
+    section, ray_section = config.tune, config.ray
+    if section.concurrent:
+        return section.concurrent
+    need = {
+        "CPU": section.workers * ray_section.cpus_per_worker,
+        "GPU": section.workers * ray_section.gpus_per_worker,
+    }
+    fits = []
+    for name, amount in need.items():
+        have = resources.get(name, 0.0)
+        if amount > have:
+            raise ValueError(
+                f"one trial needs {amount:g} {name}s (tune.workers={section.workers}) and the "
+                f"cluster has {have:g}; lower tune.workers or ray.{name.lower()}s_per_worker, or "
+                "set tune.concurrent if the cluster will grow"
+            )
+        if amount:
+            fits.append(int(have / amount))
+    return max(1, min(fits))

@@ -9,13 +9,13 @@ import ray
 from ray.util import placement_group_table
 
 from components.config import Config, apply_overrides
+from components.search.budget import slots
 from components.search.ledger import Ledger
 from components.search.proposals import Proposals
 from mlflow_tracking.run import start_run
 from pipelines._cluster import cluster
-from pipelines._stage import StageError
 from pipelines._trial_runs import TrialRuns
-from pipelines._tuning import run_search, slots
+from pipelines._tuning import run_search
 
 SETTINGS = {
     "data.protocol": "custom", "data.train_subjects": [1, 2, 3, 4], "data.val_subjects": [2],
@@ -102,7 +102,7 @@ def test_as_many_trials_as_fit_and_never_none(settings: Config) -> None:
     gpu = apply_overrides(two, {"ray.gpus_per_worker": 0.5})
     assert slots(gpu, {"CPU": 64.0, "GPU": 4.0}) == 4
     assert slots(apply_overrides(gpu, {"tune.concurrent": 9}), {"CPU": 1.0}) == 9
-    with pytest.raises(StageError, match=r"needs 2 CPUs \(tune.workers=2\).*has 1"):
+    with pytest.raises(ValueError, match=r"needs 2 CPUs \(tune.workers=2\).*has 1"):
         slots(two, {"CPU": 1.0})
-    with pytest.raises(StageError, match="GPU"):
+    with pytest.raises(ValueError, match="GPU"):
         slots(gpu, {"CPU": 64.0})
