@@ -20,7 +20,7 @@ DEFAULT_CACHE = Path.home() / ".cache" / "amr-robust-pipeline" / "shards"
 _checked: set[tuple[str, int, int, str]] = set()  # files this process has hashed already
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Clip:
     """One clip as it lies in a shard; arrays are read-only views where the codec allows it.
 

@@ -84,6 +84,11 @@ def test_every_clip_is_accounted_for(tmp_path: Path, ray_here: None) -> None:
     shards = ShardSet.open(out / "shards")
     assert shards.clip_ids == [row["clip_id"] for row in rows if row["accepted"]]
 
+    uri = f"file://{tmp_path}/elsewhere"
+    assert run(shard, data, out, "shard.size=16", f"shard.uri={uri}") == 0
+    assert ShardSet.open(uri).clip_ids == shards.clip_ids
+    assert json.loads((out / "shards" / "shards.json").read_text())["uri"] == uri
+
     assert run(index, data, out, "data.keep_missing=true") == 0
     kept = json.loads((out / "index.json").read_text())
     assert kept["accepted"] == 7 and "missing-skeleton" not in kept["rejected"]
