@@ -6,7 +6,6 @@ which MLflow's scoring server turns into HTTP 400 with the reason.
 """
 
 import sys
-import warnings
 from typing import Any
 
 import pandas as pd
@@ -16,9 +15,6 @@ from mlflow.protos.databricks_pb2 import BAD_REQUEST
 from mlflow.pyfunc import PythonModel
 
 from mlflow_tracking.serving import BadInput, Predictor, join
-
-# MLflow asks for type hints that cannot express raw clips or arrays.
-warnings.filterwarnings("ignore", message=".*[Tt]ype hint.*")
 
 RAW = ("video_base64", "skeleton_text")
 ARRAYS = ("rgb", "skeleton")

@@ -27,7 +27,7 @@ from components.config import Config, flatten
 from mlflow_tracking import lineage, names, pipeline, store
 from mlflow_tracking.files import locked, read_json, try_lock, write_json
 from mlflow_tracking.outbox import FOLDER, Outbox
-from mlflow_tracking.sender import Sender
+from mlflow_tracking.sender import BATCH_NAMES, Sender
 from mlflow_tracking.system import Sampler
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,9 @@ class Tracker:
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Log parameters by dotted name; secrets are masked, long values cut with a mark."""
-        self._append("params", values=names.texts(params))
+        texts = list(names.texts(params).items())
+        for start in range(0, len(texts), BATCH_NAMES):
+            self._append("params", values=dict(texts[start : start + BATCH_NAMES]))
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Set or replace tags."""

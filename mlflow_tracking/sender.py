@@ -200,12 +200,14 @@ class Sender:
         """
         self._hurry.set()
         self._wake.set()
-        start = time.monotonic()
+        mark, sent = time.monotonic(), -1
         while self._thread.is_alive() and self.box.pending():
-            since = self.failing_since or self.sending_since
-            waited = time.monotonic() - max(start, since or start)
-            slow_but_alive = self.failing_since is None and self.sending_since is not None
-            if waited > (patience * 6 if slow_but_alive else patience):
+            offset = self.box.state()["offset"]
+            if offset != sent:
+                mark, sent = time.monotonic(), offset
+            # A request under way (a large checkpoint) gets more time than a server that is away.
+            limit = patience if self.failing_since or not self.sending_since else 6 * patience
+            if time.monotonic() - mark > limit:
                 break
             time.sleep(0.05)
         self._stop.set()
