@@ -207,7 +207,8 @@ def write_results(
             "source": clips.source,
         },
     )
-    attack = checkpoint.get("train", {}).get("attack", {})
+    train = checkpoint.get("train", {})
+    attack = {} if train.get("method") == "natural" else train.get("attack", {})
     curve: dict[str, Any] = {
         "model": name,
         "train_eps": {m: attack.get(f"{m}_eps", 0.0) for m in ("rgb", "skeleton")},

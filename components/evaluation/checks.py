@@ -5,6 +5,7 @@ of clips; two read the records of the whole suite. docs/flags.md says for each w
 what to do. After Athalye et al. 2018, Carlini et al. 2019 and the flags of AutoAttack.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -25,7 +26,8 @@ Flag = dict[str, Any]
 
 
 def flag(check: str, status: str, message: str, **figures: Any) -> Flag:
-    """One finished check. status: "pass", "warn" or "fail"."""
+    """One finished check. status: "pass", "warn" or "fail". A figure that is no number is None."""
+    figures = {k: v if math.isfinite(v) else None for k, v in figures.items()}
     page = f"docs/flags.md#{check.replace('_', '-')}"
     return {
         "check": check, "status": status, "message": message, "figures": figures, "page": page,
@@ -33,7 +35,9 @@ def flag(check: str, status: str, message: str, **figures: Any) -> Flag:
 
 
 def graded(value: float, warn: float, fail: float) -> str:
-    """The status of a figure that should be small: above `warn`, above `fail`."""
+    """The status of a figure that should be small: above `warn`, above `fail`, no number at all."""
+    if not math.isfinite(value):
+        return "fail"
     return "fail" if value > fail else "warn" if value > warn else "pass"
 
 

@@ -149,7 +149,8 @@ def _mean_weights(part: pa.Table) -> dict[str, list[float]]:
     for row in part["weights"].to_pylist():
         for item in row:
             groups = sums.setdefault(item["place"], {})
-            groups.setdefault(item["group"], []).append(item["rgb"])
+            if np.isfinite(item["rgb"]):
+                groups.setdefault(item["group"], []).append(item["rgb"])
     return {p: [float(np.mean(groups[g])) for g in sorted(groups)] for p, groups in sums.items()}
 
 

@@ -116,6 +116,29 @@ def test_single_stream_model_has_one_cell(clips, threat):
     assert summary["weights"] == {}
 
 
+def test_output_that_is_no_number_counts_as_wrong(honest, clips, threat):
+    class Broken(nn.Module):
+        def forward(self, rgb, skeleton, present):
+            output = honest(rgb, skeleton, present)
+            off_grid = ((16 * rgb).round() - 16 * rgb).abs().amax((1, 2, 3, 4)) > 1e-3
+            return output._replace(logits=output.logits.masked_fill(off_grid[:, None], torch.nan))
+
+    coarse = clips._replace(rgb=(16 * clips.rgb).round() / 16).select(torch.arange(16))
+    found = evaluate_model(Broken(), coarse, threat, "thin", checks=False)
+    json.dumps(found.summary, allow_nan=False)
+    worst = {cell: found.summary["worst"][cell]["value"] for cell in CELLS}
+    assert worst["rgb"] == worst["both"] == 0 < worst["skeleton"]
+    assert None in found.records["margin"].to_pylist()
+
+    class Silent(nn.Module):
+        def forward(self, rgb, skeleton, present):
+            return torch.full((len(rgb), 4), torch.nan)
+
+    summary = evaluate_model(Silent(), clips.select(torch.arange(16)), threat, "thin").summary
+    json.dumps(summary, allow_nan=False)
+    assert summary["clean_acc"]["value"] == 0 and summary["flagged"] == "fail"
+
+
 def test_bad_input_is_named(honest, clips, threat):
     with pytest.raises(ValueError, match="no clips to evaluate"):
         evaluate_model(honest, [], threat)
