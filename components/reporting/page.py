@@ -16,6 +16,7 @@ CELL_WORDS = {
     "both": "video and skeleton are attacked together",
 }
 SHOWN_TRIALS = 12
+HIDDEN = ("key", "error", "passes", "best_epoch")  # of the trials' columns
 
 
 def build_page(
@@ -29,7 +30,13 @@ def build_page(
     """The page's HTML. `synthetic`: say at the top that nothing here was filmed."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters.update(
-        percent=percent, interval=interval, image=_image, number=_number, points=_points
+        percent=percent,
+        interval=interval,
+        image=_image,
+        number=_number,
+        points=_points,
+        cell=_cell,
+        png=_png,
     )
     text = (files("components.reporting") / "page.html").read_text(encoding="utf-8")
     main = results.models[results.main]
@@ -91,6 +98,10 @@ def _image(svg: str) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
 
 
+def _png(data: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(data).decode()
+
+
 def _number(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return "–" if value is None else str(value)
@@ -149,14 +160,21 @@ def _trials(results: Results) -> dict[str, Any]:
     rows = results.trials
     if not rows:
         return {"columns": [], "rows": [], "total": 0}
-    scores = [c for c in rows[0] if "robust" in c or c in ("score", "objective", "value")]
 
-    def score(row: dict[str, str]) -> float:
-        try:
-            return -float(row[scores[0]])
-        except (ValueError, IndexError):
-            return float("inf")  # a trial without a score comes last
+    def score(row: dict[str, str]) -> tuple[float, float]:
+        # The second rung decides; a trial without any score comes last.
+        found = (row.get(name) for name in ("finalist_robust_acc", "robust_acc"))
+        first, second = (float(value) if value else -1.0 for value in found)
+        return -first, -second
 
     ordered = sorted(rows, key=score)[:SHOWN_TRIALS]
-    columns = [c for c in rows[0] if any(row[c] for row in ordered)]
+    columns = [c for c in rows[0] if c not in HIDDEN and any(row[c] for row in ordered)]
     return {"columns": columns, "rows": ordered, "total": len(rows)}
+
+
+def _cell(text: str) -> str:
+    """A value of a CSV file, short: `0.0441237` becomes `0.0441`."""
+    try:
+        return text if text.isdigit() else f"{float(text):.4g}"
+    except ValueError:
+        return text

@@ -57,7 +57,7 @@ def overview(results: Results) -> str:
 
 def eps_curves(results: Results) -> str | None:
     """Robust accuracy against eps for each modality, a line with its interval per model."""
-    shown = {m: c for m, c in results.curves.items() if c}
+    shown = {m: c for m, c in results.curves.items() if c.get("eps")}
     modalities = [k for k in ("rgb", "skeleton") if any(c.get(k) for c in shown.values())]
     if not modalities:
         return None

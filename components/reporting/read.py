@@ -24,7 +24,8 @@ class Results:
     curves:   `evaluation/<model>_curves.json` by model
     history:  rows of `train/<model>/history.csv` by model
     training: `train/<model>/metrics.json` by model
-    trials:   rows of `tune/trials.csv`; best: `tune/best.yaml`
+    trials:   rows of `tune/trials.csv`; best: `tune/best.yaml`; search: `tune/tune.json`
+    pictures: the search's plots, PNG bytes by name
     index, registered: the JSON files of these stages
     notes:    what is missing and which command makes it
     """
@@ -36,6 +37,8 @@ class Results:
     training: dict[str, dict[str, Any]] = field(default_factory=dict)
     trials: list[dict[str, str]] = field(default_factory=list)
     best: dict[str, Any] = field(default_factory=dict)
+    search: dict[str, Any] = field(default_factory=dict)
+    pictures: dict[str, bytes] = field(default_factory=dict)
     index: dict[str, Any] = field(default_factory=dict)
     registered: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -64,9 +67,12 @@ def read_results(artifacts: Path) -> Results:
         results.history[model] = _optional_csv(train / "history.csv", stage, notes)
         results.training[model] = _optional_json(train / "metrics.json", stage, notes)
     results.trials = _optional_csv(artifacts / "tune" / "trials.csv", "tune", notes)
-    best = artifacts / "tune" / "best.yaml"
-    if best.is_file():
-        results.best = yaml.safe_load(best.read_text()) or {}
+    tune = artifacts / "tune"
+    if (tune / "best.yaml").is_file():
+        results.best = yaml.safe_load((tune / "best.yaml").read_text()) or {}
+    if (tune / "tune.json").is_file():
+        results.search = _json(tune / "tune.json", "tune")
+    results.pictures = {path.stem: path.read_bytes() for path in sorted(tune.glob("*.png"))}
     return results
 
 

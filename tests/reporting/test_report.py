@@ -86,8 +86,11 @@ def artifacts(measured: Path, tmp_path: Path) -> Path:
         (train / "metrics.json").write_text('{"epochs": 2}')
     (folder / "tune").mkdir()
     (folder / "tune" / "trials.csv").write_text(
-        "trial,val_robust_acc_worst,train.lr\nt0,0.1,0.01\nt1,0.4,0.002\nt2,,0.5\n"
+        "number,key,robust_acc,finalist_robust_acc,train.lr\n"
+        "0,aa,0.1,,0.01\n1,bb,0.4,0.2,0.00223344\n2,cc,,,0.5\n3,dd,0.5,0.1,0.3\n"
     )
+    (folder / "tune" / "tune.json").write_text('{"by_status": {"completed": 4}, "ended": "trials"}')
+    (folder / "tune" / "pareto.png").write_bytes(b"picture")
     (folder / "tune" / "best.yaml").write_text("train.lr: 0.002\n")
     (folder / "index.json").write_text(
         json.dumps(
@@ -143,7 +146,7 @@ def _page(artifacts: Path) -> _Links:
 def test_page_shows_the_evaluation_figures_and_loads_nothing(artifacts: Path) -> None:
     assert _run(artifacts) == 0
     page = _page(artifacts)
-    assert page.loads and all(source.startswith("data:image/svg+xml") for source in page.loads)
+    assert page.loads and all(source.startswith("data:image/") for source in page.loads)
     text = " ".join(" ".join(page.text).split())
     worst = json.loads((artifacts / "evaluation" / "amr.json").read_text())["worst"]["both"]
     assert f"{100 * worst['value']:.1f} %" in text
@@ -152,6 +155,21 @@ def test_page_shows_the_evaluation_figures_and_loads_nothing(artifacts: Path) ->
     assert "no-skeleton" in text and "15 clips found, 12 accepted" in text
     assert "models:/amr/2" in text and "there is no champion yet" in text
     assert "this project's own design" in text
+
+
+def test_trials_are_ranked_by_the_second_rung_and_shortened(artifacts: Path) -> None:
+    assert _run(artifacts) == 0
+    html = (artifacts / "report" / "index.html").read_text(encoding="utf-8")
+    search = html[html.index('id="search"') : html.index('id="data"')]
+    rates = re.findall(r"<td>(0\.\d+)</td></tr>", search)
+    assert rates[:4] == ["0.002233", "0.3", "0.01", "0.5"]
+    assert "4 completed; ended because: trials" in search and "data:image/png;base64," in search
+
+
+def test_evaluation_without_curves_beside_one_with_them(artifacts: Path) -> None:
+    (artifacts / "evaluation" / "amr_curves.json").write_text('{"model": "amr", "train_eps": {}}')
+    assert _run(artifacts) == 0
+    assert "Robust accuracy against eps" in (artifacts / "report" / "index.html").read_text()
 
 
 def test_class_names_are_escaped(artifacts: Path) -> None:
