@@ -20,6 +20,14 @@ PACKAGES = ("torch", "ray", "mlflow", "dvc", "pyarrow", "av")
 
 def main(stage: Stage) -> None:
     """Write artifacts/report/index.html and robustness.csv, and print the table."""
+    write_report(stage)
+    log_report(stage.config, stage.artifacts)
+    show(stage)
+    print(f"page: {stage.artifacts / 'report' / 'index.html'}")
+
+
+def write_report(stage: Stage) -> None:
+    """The page and the CSV file, without MLflow."""
     results = read_results(stage.artifacts)
     folder = stage.artifacts / "report"
     folder.mkdir(parents=True, exist_ok=True)
@@ -32,9 +40,6 @@ def main(stage: Stage) -> None:
     )
     write(folder / "robustness.csv", to_csv(rows_of(results)))
     write(folder / "index.html", page)
-    log_report(stage.config, stage.artifacts)
-    show(stage)
-    print(f"page: {folder / 'index.html'}")
 
 
 def show(stage: Stage) -> None:

@@ -115,7 +115,9 @@ def artifacts(measured: Path, tmp_path: Path) -> Path:
 def _run(artifacts: Path, *words: str) -> int:
     data = artifacts.parent / "data"
     return run_stage(
-        "report", report.main, [f"paths.artifacts={artifacts}", f"paths.data={data}", *words]
+        "report",
+        report.write_report,
+        [f"paths.artifacts={artifacts}", f"paths.data={data}", *words],
     )
 
 
@@ -240,6 +242,8 @@ def test_synthetic_data_is_named_where_the_marker_lies(
     capsys.readouterr()
     assert _run(artifacts) == 0
     assert "Synthetic data" in " ".join(_page(artifacts).text)
+    words = [f"paths.artifacts={artifacts}", f"paths.data={data}"]
+    assert run_stage("report", report.show, words) == 0
     assert "no results on NTU-RGB+D" in capsys.readouterr().out
 
 
