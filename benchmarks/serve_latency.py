@@ -38,7 +38,7 @@ from components.sources import get_source
 from mlflow_tracking import registry, store
 from mlflow_tracking.serving import Predictor
 
-GOAL = 1.5
+GOAL = 2.0
 CLASSES = 60
 
 
