@@ -63,13 +63,7 @@ def cluster(section: RaySection, *, dashboard: bool = False) -> Iterator[Cluster
         if address:
             ray.init(address=address, runtime_env=_runtime_env(), log_to_driver=True)
         else:
-            ray.init(
-                address="local",
-                num_cpus=os.cpu_count(),
-                object_store_memory=OBJECT_STORE,
-                include_dashboard=dashboard,
-                logging_level=logging.WARNING,
-            )
+            _start_local(dashboard)
     except (ConnectionError, RuntimeError) as error:
         where = f"at {address}" if address else "on this machine"
         raise StageError(f"no Ray cluster {where}: {error}") from error
@@ -77,6 +71,26 @@ def cluster(section: RaySection, *, dashboard: bool = False) -> Iterator[Cluster
         yield Cluster(_cpus(), own=not address)
     finally:
         ray.shutdown()
+
+
+def _start_local(dashboard: bool, tries: int = 3) -> None:
+    for left in reversed(range(tries)):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=os.cpu_count(),
+                object_store_memory=OBJECT_STORE,
+                include_dashboard=dashboard,
+                logging_level=logging.WARNING,
+            )
+            return
+        except Exception as error:  # noqa: BLE001 - Ray has no type of its own for a slow start
+            if "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
+            if not left:
+                raise StageError(f"no Ray on this machine: {error}") from error
+            log.warning("this machine is busy and Ray did not start in time; trying again")
 
 
 def _job_address() -> str:
