@@ -58,8 +58,13 @@ class Region:
         """Lowest and highest value of each element, rounded so that the change never tops eps."""
         x, budget = self.clean[name], self.budgets[name]
         eps = _round_down(budget.eps) if budget.norm == "Linf" else _INF
+        bounded = budget.low is not None and budget.high is not None and eps > 1e-4
+        if eps < _INF and bounded:
+            # One spacing of the largest value covers the rounding of x +- eps: cheaper than looking
+            # at every pixel, and 1e-7 smaller.
+            eps = _round_down(eps - float(np.spacing(np.float32(_largest(budget) + eps))))
         low, high = x - eps, x + eps
-        if eps < _INF:
+        if eps < _INF and not bounded:
             low = torch.where(x - low > eps, torch.nextafter(low, x), low)
             high = torch.where(high - x > eps, torch.nextafter(high, x), high)
         # A clean value outside the bounds may move towards them, and zero change stays feasible.
@@ -194,6 +199,11 @@ def rescale(delta: Tensor, length: float | Tensor) -> Tensor:
 
 def _per_clip(value: float | Tensor, like: Tensor) -> float | Tensor:
     return value.reshape(-1, *[1] * (like.ndim - 1)) if isinstance(value, Tensor) else value
+
+
+def _largest(budget: "Budget") -> float:
+    """The largest size of a value within the budget's bounds."""
+    return max(abs(budget.low or 0.0), abs(budget.high or 0.0))
 
 
 def _round_down(eps: float) -> float:
