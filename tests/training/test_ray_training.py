@@ -90,11 +90,12 @@ def test_killed_driver_goes_on_where_it_was(calm, settings, shards, tmp_path):
     params = tmp_path / "params.yaml"
     params.write_text(yaml.safe_dump(config.model_dump(mode="json", by_alias=True)))
     command = [sys.executable, "-m", "pipelines.train", "--params", str(params)]
-    quiet = {"cwd": ROOT, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    said = tmp_path / "said"
+    quiet = {"cwd": ROOT, "stdout": said.open("w"), "stderr": subprocess.STDOUT}
     first = subprocess.Popen(command, **quiet)
     log, snapshots = artifacts / "train" / "amr" / "train.log", artifacts / "runs"
     while not list(snapshots.glob("*/epoch_00001/state.json")):
-        assert first.poll() is None, "ended before it could be killed"
+        assert first.poll() is None, said.read_text()
         time.sleep(0.02)
     first.kill()
     first.wait()
