@@ -30,7 +30,7 @@ log = logging.getLogger("cluster")
 Item = TypeVar("Item")
 Out = TypeVar("Out")
 
-# What the workers of a remote cluster do not need of the project's folder.
+# What never travels to a cluster: raw data, results and state stay where every node sees them.
 EXCLUDES = [
     "/data", "/artifacts", "/.venv", "/.git", "/.dvc", "/mlruns", "/mlartifacts", "/tests",
     "/.mypy_cache", "/.ruff_cache", "/.pytest_cache", "/.hypothesis", "**/__pycache__", "*.db",

@@ -13,14 +13,8 @@ import sys
 
 from ray.job_submission import JobStatus, JobSubmissionClient
 
+from pipelines._cluster import EXCLUDES
 from pipelines._stage import ROOT
-
-# What never travels: raw data and results stay in the workspace, environments on the nodes.
-EXCLUDES = [
-    "/.git", "/.venv", "/data", "/artifacts", "/mlartifacts", "/mlflow.db", "/.dvc/cache",
-    "/.dvc/tmp", "/tests", "/benchmarks", "__pycache__", ".pytest_cache", ".mypy_cache",
-    ".ruff_cache", ".hypothesis",
-]  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:
