@@ -168,6 +168,8 @@ def _run(
     with count_passes(*hooked) as passes:
         found = change(clips)
         scores = score(net, found)
+        if scores.correct.is_cuda:
+            torch.cuda.synchronize()
     cost = {
         "forward": float(passes.forward),
         "backward": float(passes.backward),

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from components.evaluation.metrics import accuracy, confusion
@@ -157,14 +158,24 @@ def _mean_weights(part: pa.Table) -> dict[str, list[float]]:
 def _weights(
     records: Records, entries: Sequence[Entry], cells: Sequence[str], classes: Sequence[Any]
 ) -> dict[str, Any]:
-    """Mean weight of the video (the skeleton has the rest): clean, under attack, by class."""
+    """Mean weight of the video (the skeleton has the rest): clean, by attack, and by class under
+    all attacks of a cell together."""
     clean = records.part("clean", "clean")
     overall = _mean_weights(clean)
     if not overall:
         return {}
-    by_class = {
-        str(name): _mean_weights(clean.filter(pa.array(records.label == k)))
-        for k, name in enumerate(classes)
-    }
     attacked = _by_attack(records, entries, cells, _mean_weights)
-    return {"clean": overall, "attacked": attacked, "clean_by_class": by_class}
+    by_class: dict[str, Any] = {}
+    attacked_by_class: dict[str, Any] = {}
+    for k, name in enumerate(classes):
+        by_class[str(name)] = _mean_weights(clean.filter(pa.array(records.label == k)))
+        here = records.table.filter(pc.equal(records.table["label"], k))
+        attacked_by_class[str(name)] = {
+            cell: _mean_weights(here.filter(pc.equal(here["cell"], cell))) for cell in cells
+        }
+    return {
+        "clean": overall,
+        "attacked": attacked,
+        "clean_by_class": by_class,
+        "attacked_by_class": attacked_by_class,
+    }

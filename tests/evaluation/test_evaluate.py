@@ -70,6 +70,7 @@ def test_weights_are_told_clean_and_attacked(evaluation):
     assert 0 < weights["clean"]["logits"][0] < 1
     assert set(weights["attacked"]["pgd20"]) == set(CELLS)
     assert len(weights["clean_by_class"]) == 4
+    assert set(weights["attacked_by_class"]["0"]) == set(CELLS)
 
 
 def test_costs_are_per_attack_and_cell(evaluation):
