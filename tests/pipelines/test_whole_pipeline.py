@@ -66,7 +66,7 @@ def cluster(tmp_path_factory):
             "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
             "--object-store-memory=268435456",
         ],
-        stdout=log, stderr=log, start_new_session=True,
+        env=_environment(), stdout=log, stderr=log, start_new_session=True,
     )  # fmt: skip
     address = f"http://127.0.0.1:{dashboard}"
     try:
@@ -170,13 +170,19 @@ def _check_registry(project: Path) -> None:
 
 
 def _run(folder: Path, command: list) -> subprocess.CompletedProcess:
-    environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
-    environment.pop("MLFLOW_TRACKING_URI", None)
     done = subprocess.run(
-        [str(word) for word in command], cwd=folder, env=environment, capture_output=True, text=True
-    )
+        [str(word) for word in command],
+        cwd=folder, env=_environment(), capture_output=True, text=True,
+    )  # fmt: skip
     assert done.returncode == 0, f"{command}\n{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
     return done
+
+
+def _environment() -> dict[str, str]:
+    """This interpreter's commands first, and the tracking store that a user has by default."""
+    environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    return environment
 
 
 def _free_port() -> int:
