@@ -4,7 +4,7 @@ A trial's training has a controller of its own, and that a placement group. When
 its process dies, and so, a little later, do controller and workers; but the placement group stays
 until the whole job ends (Ray 2.60: a group made by an actor goes when both actor and job are
 gone), and keeps its CPUs and GPUs. A search with early stopping would soon stand still. So each
-controller registers here, and whoever ends a trial calls `release`.
+controller registers here before it asks for workers, and whoever ends a trial calls `release`.
 
 Imports nothing heavy: Ray's controllers and this actor's own process load this module.
 """
@@ -13,8 +13,10 @@ import logging
 from typing import Any
 
 import ray
+from ray._private.state import state as cluster_state
+from ray.core.generated.gcs_pb2 import PlacementGroupTableData  # type: ignore[attr-defined]
 from ray.exceptions import GetTimeoutError, RayActorError
-from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
+from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 GRACE = 10.0  # seconds a controller gets to end by itself, which frees all it has
@@ -23,23 +25,19 @@ log = logging.getLogger("tune")
 
 
 class Leash:
-    """An actor that knows controller and placement groups of each running trial."""
+    """An actor that knows the controllers of each running trial."""
 
     def __init__(self) -> None:
-        self.controllers: dict[str, list[Any]] = {}
-        self.groups: dict[str, list[PlacementGroup]] = {}
+        self.controllers: dict[str, dict[str, Any]] = {}
 
-    def hold(self, trial: str, controller: Any) -> None:
+    def hold(self, trial: str, actor_id: str, controller: Any) -> None:
         """A controller has begun."""
-        self.controllers.setdefault(trial, []).append(controller)
-
-    def hold_group(self, trial: str, group: PlacementGroup) -> None:
-        """It has workers."""
-        self.groups.setdefault(trial, []).append(group)
+        self.controllers.setdefault(trial, {})[actor_id] = controller
 
     def release(self, trial: str) -> int:
-        """End whatever the trial still has; the number of placement groups that went."""
-        for controller in self.controllers.pop(trial, []):
+        """End whatever the trial still has; the number of placement groups that Ray had left."""
+        controllers = self.controllers.pop(trial, {})
+        for controller in controllers.values():
             try:
                 ray.get(controller.abort.remote(), timeout=GRACE)
             except RayActorError:
@@ -47,27 +45,36 @@ class Leash:
             except GetTimeoutError:
                 log.warning("the controller of trial %s does not end; killing it", trial)
             ray.kill(controller)
-        groups = self.groups.pop(trial, [])
-        for group in groups:
+        left = groups_of(set(controllers))
+        for group in left:
             remove_placement_group(group)
-        return len(groups)
+        return len(left)
 
 
-class Hold(ControllerCallback, WorkerGroupCallback):
-    """Registers a training run's controller and placement groups; runs inside the controller."""
+def groups_of(actor_ids: set[str]) -> list[PlacementGroup]:
+    """The placement groups that these actors made and that still hold resources.
+
+    Ray's public table does not tell who made a group; the record behind it does.
+    """
+    found = []
+    for record in cluster_state._connect_and_get_accessor().get_placement_group_table():
+        group = PlacementGroupTableData.FromString(record)
+        if group.state != PlacementGroupTableData.REMOVED:
+            if group.creator_actor_id.hex() in actor_ids:
+                found.append(PlacementGroup(ray.PlacementGroupID(group.placement_group_id)))
+    return found
+
+
+class Hold(ControllerCallback):
+    """Registers a training run's controller; runs inside it."""
 
     def __init__(self, leash: Any, trial: str) -> None:
         self.leash, self.trial = leash, trial
 
     def after_controller_start(self, train_run_context: Any) -> None:
         """Called before the controller asks for workers."""
-        me = ray.get_runtime_context().current_actor
-        ray.get(self.leash.hold.remote(self.trial, me))
-
-    def after_worker_group_start(self, worker_group: Any) -> None:
-        """Called whenever a group of workers stands, after a restart again."""
-        group = worker_group.get_worker_group_state().placement_group_handle.placement_group
-        ray.get(self.leash.hold_group.remote(self.trial, group))
+        me = ray.get_runtime_context()
+        ray.get(self.leash.hold.remote(self.trial, me.get_actor_id(), me.current_actor))
 
 
 def new_leash() -> Any:

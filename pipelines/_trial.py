@@ -26,7 +26,7 @@ def run_trial(given: dict[str, Any]) -> None:
     from pipelines._stage import StageError
 
     key, leash = given["key"], given["leash"]
-    # `Hold` is a callback of Ray's own kind: users' callbacks do not see placement groups.
+    # `Hold` is a callback of Ray's own kind: users' callbacks are not told of the start.
     callbacks: list[Any] = [TuneReportCallback(), Hold(leash, key)]
     ray.get(leash.release.remote(key))  # what a lost process of this trial may have left
     try:

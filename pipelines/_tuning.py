@@ -174,7 +174,7 @@ class Notes(tune.Callback):
         self.ledger.end(known.key, status, error)
         self.proposals.learn(known)
         self.runs.end(known)
-        ray.get(self.leash.release.remote(known.key))
+        self.leash.release.remote(known.key)  # takes a moment, in which others may report
 
     def _known(self, trial: TuneTrial) -> Trial:
         return self.ledger.trials[trial.config["key"]]
@@ -216,6 +216,7 @@ def run_search(
     here = f"node:{ray.util.get_node_ip_address()}"
     # A trial's last report carries its history or its failure, and no metric.
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # the ledger and MLflow have it all
     scheduler = Asha(config.tune, ledger) if config.tune.asha else None
     tuner = tune.Tuner(
         tune.with_resources(run_trial, {here: 0.001}),

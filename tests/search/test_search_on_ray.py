@@ -91,7 +91,7 @@ def test_a_search_survives_the_death_of_its_driver_and_of_a_trial(
             running = [e for e in events(artifacts) if e["event"] == "start"]
             sessions = [e["at"] for e in events(artifacts) if e["event"] == "session"]
             if len(sessions) > 1 and running and running[-1]["at"] > sessions[-1]:
-                killed = _kill_a_worker(second.pid)
+                killed = _kill_a_trial(second.pid)
             time.sleep(0.05)
         output, _ = second.communicate(timeout=400)
     finally:
@@ -115,14 +115,14 @@ def test_a_search_survives_the_death_of_its_driver_and_of_a_trial(
         assert (artifacts / "tune" / name).stat().st_size > 0
 
 
-def _kill_a_worker(driver: int) -> int | None:
-    """SIGKILL one training worker of the search; its process id, None while there is none."""
+def _kill_a_trial(driver: int) -> int | None:
+    """SIGKILL the process of one trial; its process id, None while there is none."""
     for process in psutil.Process(driver).children(recursive=True):
         try:
             name = " ".join(process.cmdline())
         except psutil.Error:
             continue
-        if "RayTrainWorker" in name and process.status() != psutil.STATUS_ZOMBIE:
+        if "ray::ImplicitFunc" in name and process.status() != psutil.STATUS_ZOMBIE:
             process.kill()
             return process.pid
     return None
