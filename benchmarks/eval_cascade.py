@@ -27,6 +27,7 @@ from components.evaluation.suite import Entry, entries_of
 from components.models import build_model
 from components.shards import ShardSet
 
+EXPLICIT = True  # minutes: the exhaustive side spares nothing
 STOPS_EARLY = ("pgd", "apgd_ce", "apgd_t", "square")
 THREAT = ThreatModel(rgb=Budget("Linf", 8 / 255), skeleton=Budget("Linf", 0.05))
 
@@ -36,7 +37,7 @@ def run(args: list[str]) -> Result:
     parser = argparse.ArgumentParser(prog="eval_cascade")
     parser.add_argument("--artifacts", type=Path, help="folder with train/*/best and shards")
     parser.add_argument("--clips", type=int, default=64)
-    parser.add_argument("--suite", default="quick")
+    parser.add_argument("--suite", default="standard")
     options = parser.parse_args(args)
     torch.set_num_threads(1)
     found = trained(options.artifacts, options.clips) if options.artifacts else toys(options.clips)
