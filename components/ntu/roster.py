@@ -2,9 +2,9 @@
 
 Every setup was recorded with its own subjects, 3 cameras and 2 replications; setups 1-17 hold
 actions 1-60 and setups 18-32 actions 61-120, without a hole. `subjects_by_setup.txt` gives the
-subjects. So the lists have 56,880 and 114,480 names, as published. `missing_60.txt` and
-`missing_120.txt` are the lists of samples with missing or incomplete skeletons from
-shahroudy/NTURGB-D (302 and 535 names).
+subjects. So the lists have 56,880 and 114,480 names, as published. `missing_120.txt` is the list
+of samples with missing or incomplete skeletons from shahroudy/NTURGB-D (535 names, among them the
+302 of its list for NTU-RGB+D 60).
 """
 
 from collections.abc import Iterator
@@ -44,7 +44,7 @@ def all_clips(actions: int) -> Iterator[ClipId]:
 def missing_clips() -> frozenset[str]:
     """Names on the official lists of samples with missing or incomplete skeletons.
 
-    The list of 120 contains that of 60, so it serves both.
+    The list of 120 contains that of 60, so it serves both (a test counts them).
     """
     return frozenset(_resource("missing_120.txt").split())
 
