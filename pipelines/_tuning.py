@@ -91,8 +91,7 @@ class Asha(ASHAScheduler):
             time_attr=TIME,
             metric=METRIC,
             mode="max",
-            # One more than there are: the last epoch ends by itself, and not by a kill.
-            max_t=section.epochs + 1,
+            max_t=section.epochs + 1,  # one more than there are: a full run is none of its stops
             grace_period=min(section.grace_epochs, section.epochs),
             reduction_factor=section.reduction,
         )
@@ -106,7 +105,7 @@ class Asha(ASHAScheduler):
         """STOP for a trial below the best share of those that came as far."""
         action = super().on_trial_result(tune_controller, trial, result)
         known = self.ledger.trials[trial.config["key"]]
-        last = len(known.rows) >= self._max_t - 1
+        last = result.get(TIME, 0) >= self._max_t - 1  # it ends by itself, and keeps its model
         return TrialScheduler.CONTINUE if known.default or last else action
 
     def _replay(self, trial: Trial) -> None:
@@ -163,12 +162,8 @@ class Notes(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: TuneTrial, **_: Any) -> None:
         """Its process was lost more often than tune.max_failures allows."""
-        last = (
-            (trial.get_error() or "its process was lost")
-            if trial.has_reported_at_least_once
-            else ""
-        )
-        self._over(self._known(trial), "failed", str(last)[-500:])
+        error = trial.get_error() or "its process was lost"
+        self._over(self._known(trial), "failed", str(error)[-500:])
 
     def _over(self, known: Trial, status: Any, error: str = "") -> None:
         self.ledger.end(known.key, status, error)
