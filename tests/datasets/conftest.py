@@ -1,6 +1,5 @@
 """Shards of a few tiny clips."""
 
-
 import pytest
 
 from benchmarks._ntu_files import write_tree
