@@ -21,6 +21,7 @@ from components.attacks import Budget, ThreatModel, frozen
 from components.batch import Batch
 from components.models import build_model
 from components.training.layout import channels_last, channels_last_video
+from components.training.memory import keep_freed_memory
 from components.training.recipe import Recipe
 from components.training.step import Trainee, train_step
 
@@ -31,6 +32,7 @@ def run(args: list[str]) -> Result:
     """Both sides in turn on one model and batch."""
     options = _options(args)
     torch.set_num_threads(options.threads)
+    keep_freed_memory()  # as the training workers do
     device = torch.device("cuda" if options.gpu else "cpu")
     if options.gpu and not torch.cuda.is_available():
         raise SystemExit("attack_step --gpu: torch sees no GPU on this machine")

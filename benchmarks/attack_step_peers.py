@@ -18,6 +18,7 @@ from components.attacks import Budget, ThreatModel
 from components.batch import Batch
 from components.models import build_model
 from components.training.craft import Inner
+from components.training.memory import keep_freed_memory
 from components.training.methods import METHODS
 from components.training.recipe import Recipe
 from components.training.step import Trainee, train_step
@@ -59,6 +60,7 @@ def run(args: list[str]) -> Result:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(args)
     torch.set_num_threads(options.threads)
+    keep_freed_memory()  # as the training workers do
     device = torch.device("cuda" if options.gpu else "cpu")
     frames, size = (16, 112) if options.gpu else (8, 48)
     module = VideoNet(frames, size).to(device)

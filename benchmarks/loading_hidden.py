@@ -18,6 +18,7 @@ from components.config import Config
 from components.models import build_model
 from components.training.data import ShardData, open_data
 from components.training.loop import recipe_of, training_threat
+from components.training.memory import keep_freed_memory
 from components.training.step import Trainee, train_step
 
 CUSTOM = {"protocol": "custom", "train_subjects": (1, 3, 5, 7), "val_subjects": (5,)}
@@ -33,6 +34,7 @@ def run(args: list[str]) -> Result:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(args)
     torch.set_num_threads(options.threads)
+    keep_freed_memory()  # as the training workers do
     with tempfile.TemporaryDirectory() as folder:
         shards = options.shards or write_random_shards(Path(folder), 432)
         config = Config.model_validate({"data": CUSTOM, "train": {"batch_size": options.batch}})

@@ -25,6 +25,7 @@ from components.config import Config, apply_overrides
 from components.models import build_model
 from components.training.data import open_data
 from components.training.loop import Place, train_epochs
+from components.training.memory import keep_freed_memory
 from components.training.state import new_state, save_state
 from components.training.worker import checkpoint_config, evaluation_threat
 
@@ -106,6 +107,7 @@ def _worker(
 ) -> None:
     config = Config.model_validate(dumped)
     torch.set_num_threads(1)
+    keep_freed_memory()
     address = f"tcp://127.0.0.1:{port}"
     dist.init_process_group("gloo", init_method=address, rank=rank, world_size=world)
     data, classes = open_data(config, shards, rank=rank, world=world)

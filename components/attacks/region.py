@@ -69,9 +69,9 @@ class Region:
             high = torch.where(high - x > eps, torch.nextafter(high, x), high)
         # A clean value outside the bounds may move towards them, and zero change stays feasible.
         if budget.low is not None:
-            low = torch.maximum(low, x.clamp(max=budget.low))
+            low = torch.minimum(low.clamp_(min=budget.low), x, out=low)
         if budget.high is not None:
-            high = torch.minimum(high, x.clamp(min=budget.high))
+            high = torch.maximum(high.clamp_(max=budget.high), x, out=high)
         mask = self.mask[name]
         if mask is not None:
             low, high = torch.where(mask, low, x), torch.where(mask, high, x)

@@ -27,6 +27,7 @@ from components.shards.storage import open_store
 from components.training.data import open_data
 from components.training.layout import channels_last
 from components.training.loop import Place, Progress, averages_of, train_epochs
+from components.training.memory import keep_freed_memory
 from components.training.state import TrainState, load_state, new_state, save_state
 from components.training.step import NonFiniteLoss
 
@@ -77,6 +78,7 @@ def evaluation_threat(config: Config) -> ThreatModel:
 def _train(spec: dict[str, Any]) -> None:
     config = Config.model_validate(spec["config"])
     torch.set_num_threads(config.ray.threads_per_worker)
+    keep_freed_memory()
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     device = torch.device("cpu")
