@@ -110,9 +110,11 @@ class Region:
         `direction` (gradients) is overwritten; `alpha` is the step's length, or one per clip.
         """
         for name, x in adv.items():
-            # A NaN gradient (the root of a zero length) must not poison a clip: it counts as zero.
-            grad, length = direction[name].nan_to_num_(0.0), alpha[name]
+            # A NaN gradient (the root of a zero length) must not poison a clip: it counts as zero,
+            # which is what torch.sign makes of it.
+            grad, length = direction[name], alpha[name]
             if self.budgets[name].norm == "L2":
+                grad.nan_to_num_(0.0)
                 # By the largest entry first: a tiny gradient's squares must not underflow.
                 largest = grad.abs().amax(dim=tuple(range(1, grad.ndim)), keepdim=True)
                 x.add_(rescale(self._masked(name, grad.div_(largest.clamp_(min=1e-38))), length))
