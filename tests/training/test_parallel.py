@@ -1,5 +1,6 @@
 """Two workers on one model: same weights on both, shared batch statistics, unused parameters."""
 
+import platform
 import socket
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch import nn
 from components.checkpoint import save_checkpoint
 from components.training.averaging import average_buffers, sum_over_workers, world_size
 from components.training.loop import Place, recipe_of, train_epochs
+from components.training.memory import keep_freed_memory
 from components.training.parallel import has_unused
 
 
@@ -73,3 +75,7 @@ def test_unused_parameters_are_found_and_nothing_moves(fresh, section, clips):
     assert has_unused(model, clips, recipe_of(section()))
     assert model.training
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items() if k in before)
+
+
+def test_freed_memory_stays_where_glibc_can_be_told():
+    assert keep_freed_memory() is (platform.libc_ver()[0] == "glibc")
