@@ -12,18 +12,10 @@ import statistics
 from typing import Any
 
 import torch
-from torch import nn
 
 from benchmarks._bench import Result, spread
+from benchmarks._real import judge, train_best
 from components.config import Config, apply_overrides
-from components.datasets import BatchLoader, ClipDataset, fixed_batches
-from components.evaluation.cost import count_passes
-from components.evaluation.validation import robust_counts
-from components.models import build_model
-from components.training.data import open_data, open_split
-from components.training.loop import train_epochs
-from components.training.state import new_state
-from components.training.worker import evaluation_threat
 
 EXPLICIT = True
 POINTS = 0.01  # the cheap recipe may lose this much worst-case robust accuracy
@@ -58,8 +50,10 @@ def run(args: list[str]) -> Result:
     for seed in range(options.seeds):
         for name in names:
             config = _config(options, seed, RECIPES[name])
-            model, spent = _train(config, options.shards)
-            right, bare = _judge(model, config, options.shards, options.clips)
+            model, spent = train_best(config, options.shards)
+            verdicts = judge(model, config, options.shards, limit=options.clips)
+            right = float(verdicts.standing["both"].mean())
+            bare = float(verdicts.clean.mean())
             worst[name].append(right)
             clean[name].append(bare)
             passes[name].append(spent)
@@ -101,52 +95,6 @@ def _config(options: argparse.Namespace, seed: int, recipe: dict[str, Any]) -> C
         "train.epochs": options.epochs,
     }
     return apply_overrides(Config(), {**base, **recipe})
-
-
-def _train(config: Config, shards: str) -> tuple[nn.Module, float]:
-    """The best checkpoint by validation, and the forward passes of clips that training spent."""
-    data, classes = open_data(config, shards)
-    torch.manual_seed(config.seed)
-    dumped = config.model.model_dump(mode="json")
-    model = build_model({**dumped, "num_classes": len(classes)})
-    train = config.train
-    state = new_state(model, lr=train.lr, weight_decay=train.weight_decay, ema=train.ema)
-    best: dict[str, torch.Tensor] = {}
-    spent = begun = now = 0
-    with count_passes(model) as passes:
-
-        def look(_: object) -> None:
-            nonlocal now
-            now = passes.forward
-
-        rows = train_epochs(
-            state, data, train, evaluation_threat(config), seed=config.seed, on_step=look
-        )
-        for row in rows:
-            spent += now - begun  # without what validation spent
-            begun = passes.forward
-            if state.position.best_epoch == row["epoch"]:
-                best = {k: v.clone() for k, v in state.deployed.state_dict().items()}
-    state.deployed.load_state_dict(best)
-    return state.deployed, float(spent)
-
-
-def _judge(model: nn.Module, config: Config, shards: str, limit: int) -> tuple[float, float]:
-    """(worst-case robust accuracy, clean accuracy) on the test clips."""
-    opened, split = open_split(config, shards, verify=False)
-    rows = split.test[:limit] if limit else split.test
-    dataset = ClipDataset(
-        opened,
-        rows,
-        split.classes,
-        rgb_frames=config.model.rgb_frames,
-        rgb_size=config.model.rgb_size,
-        skeleton_frames=config.model.skeleton_frames,
-    )
-    batches = BatchLoader(dataset, fixed_batches(len(dataset), 64))
-    threat = evaluation_threat(config)
-    counts = robust_counts(model, batches, threat, attack="pgd", steps=20, n_restarts=2)
-    return counts["both"] / counts["clips"], counts["clean"] / counts["clips"]
 
 
 def _mean_difference(ours: list[float], theirs: list[float]) -> float:

@@ -81,6 +81,7 @@ def _start_local(dashboard: bool, tries: int = 3) -> None:
                 num_cpus=os.cpu_count(),
                 object_store_memory=OBJECT_STORE,
                 include_dashboard=dashboard,
+                _node_ip_address="127.0.0.1",  # a cluster for this machine alone
                 logging_level=logging.WARNING,
             )
             return

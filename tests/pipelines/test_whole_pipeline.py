@@ -63,6 +63,7 @@ def cluster(tmp_path_factory):
     head = subprocess.Popen(
         [
             BIN / "ray", "start", "--head", "--block", "--num-cpus=2", f"--port={port}",
+            "--node-ip-address=127.0.0.1",
             "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
             "--object-store-memory=268435456",
         ],
@@ -195,8 +196,9 @@ def _wait_for(address: str, head: subprocess.Popen) -> None:
     for _ in range(240):
         assert head.poll() is None, "ray start --head ended"
         try:
-            if requests.get(f"{address}/api/version", timeout=2).ok:
-                return
+            # With Ray's token authentication the answer is 401: it answers, that is enough.
+            requests.get(f"{address}/api/version", timeout=2)
+            return
         except requests.ConnectionError:
             time.sleep(0.5)
     raise AssertionError("the dashboard never answered")

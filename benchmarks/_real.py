@@ -1,0 +1,100 @@
+"""What the long benchmarks on real clips share: train one model in this process, judge each clip.
+
+No Ray here: many small models are trained one after the other, and a benchmark of accuracy needs
+neither workers nor storage. The loop, the data path and the attacks are the project's own.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from components.attacks import CELLS
+from components.config import Config
+from components.datasets import BatchLoader, ClipDataset, fixed_batches
+from components.evaluation.cascade import run_cascade
+from components.evaluation.cost import count_passes
+from components.evaluation.suite import Entry
+from components.models import build_model
+from components.training.data import open_data, open_split
+from components.training.loop import train_epochs
+from components.training.state import new_state
+from components.training.worker import evaluation_threat
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """Per clip, in the split's order: right on clean input, and still right in each cell."""
+
+    clip_id: tuple[str, ...]
+    clean: np.ndarray
+    standing: dict[str, np.ndarray]
+
+
+def train_best(config: Config, shards: str) -> tuple[nn.Module, int]:
+    """The best checkpoint by validation, and the forward passes of clips that training spent."""
+    data, classes = open_data(config, shards)
+    torch.manual_seed(config.seed)
+    dumped = config.model.model_dump(mode="json")
+    model = build_model({**dumped, "num_classes": len(classes)})
+    train = config.train
+    state = new_state(model, lr=train.lr, weight_decay=train.weight_decay, ema=train.ema)
+    best: dict[str, torch.Tensor] = {}
+    spent = begun = now = 0
+    with count_passes(model) as passes:
+
+        def look(_: object) -> None:
+            nonlocal now
+            now = passes.forward
+
+        rows = train_epochs(
+            state, data, train, evaluation_threat(config), seed=config.seed, on_step=look
+        )
+        for row in rows:
+            spent += now - begun  # without what validation spent
+            begun = passes.forward
+            if state.position.best_epoch == row["epoch"]:
+                best = {k: v.clone() for k, v in state.deployed.state_dict().items()}
+    state.deployed.load_state_dict(best)
+    return state.deployed, spent
+
+
+def judge(
+    model: nn.Module,
+    config: Config,
+    shards: str,
+    *,
+    split: str = "test",
+    limit: int = 0,
+    steps: int = 20,
+    n_restarts: int = 2,
+) -> Verdicts:
+    """Every clip of the split under PGD with random starts, in the three cells."""
+    opened, chosen = open_split(config, shards, verify=False)
+    rows = getattr(chosen, split)
+    rows = rows[:limit] if limit else rows
+    dataset = ClipDataset(
+        opened,
+        rows,
+        chosen.classes,
+        rgb_frames=config.model.rgb_frames,
+        rgb_size=config.model.rgb_size,
+        skeleton_frames=config.model.skeleton_frames,
+    )
+    entry = Entry("pgd", "pgd", {"steps": steps, "n_restarts": n_restarts})
+    threat = evaluation_threat(config)
+    ids: list[str] = []
+    clean: list[torch.Tensor] = []
+    standing: dict[str, list[torch.Tensor]] = {cell: [] for cell in CELLS}
+    for batch in BatchLoader(dataset, fixed_batches(len(dataset), 64)):
+        result = run_cascade(model, batch, [entry], threat, seed=config.seed, micro=0)
+        ids += batch.clip_id
+        clean.append(result.clean.scores.correct)
+        for cell in CELLS:
+            standing[cell].append(result.standing[cell])
+    return Verdicts(
+        tuple(ids),
+        torch.cat(clean).numpy(),
+        {cell: torch.cat(parts).numpy() for cell, parts in standing.items()},
+    )
