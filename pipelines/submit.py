@@ -8,9 +8,12 @@ is used, which is right when the cluster runs on this machine or mounts this fol
 
 import argparse
 import asyncio
+import os
 import shlex
 import sys
+from pathlib import Path
 
+from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from pipelines._cluster import EXCLUDES
@@ -25,7 +28,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("targets", nargs="*", help="DVC stages; all when none is named")
     args = parser.parse_args(argv)
     try:
-        client = JobSubmissionClient(args.address)
+        client = JobSubmissionClient(args.address, headers=token_header())
+    except AuthenticationError:
+        print(
+            f"submit: the cluster at {args.address} asks for its token; put the head's "
+            "~/.ray/auth_token into RAY_AUTH_TOKEN, or name its file in RAY_AUTH_TOKEN_PATH",
+            file=sys.stderr,
+        )
+        return 2
     except ConnectionError as error:
         print(
             f"submit: no Ray cluster answers at {args.address} ({error}); "
@@ -46,6 +56,15 @@ def main(argv: list[str] | None = None) -> int:
         print(f"\nthe job goes on; stop it: ray job stop {job} --address {args.address}")
         return 130
     return _status(client, job)
+
+
+def token_header() -> dict[str, str]:
+    """The cluster's token as Ray looks for it itself; `ray start` asks for it where one exists."""
+    token = os.environ.get("RAY_AUTH_TOKEN", "")
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    if not token and path.is_file():
+        token = path.read_text().strip()
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 async def _follow(client: JobSubmissionClient, job: str) -> None:
