@@ -94,13 +94,14 @@ def test_killed_driver_goes_on_where_it_was(calm, settings, shards, tmp_path):
     quiet = {"cwd": ROOT, "stdout": said.open("w"), "stderr": subprocess.STDOUT}
     first = subprocess.Popen(command, **quiet)
     log, snapshots = artifacts / "train" / "amr" / "train.log", artifacts / "runs"
-    while not list(snapshots.glob("*/epoch_00001/state.json")):
+    while not list(snapshots.glob("*/checkpoint_manager_snapshot.json")):
         assert first.poll() is None, said.read_text()
         time.sleep(0.02)
     first.kill()
     first.wait()
     shutil.rmtree(log.parent)  # as `dvc repro` does before it runs a stage again
     subprocess.run(command, **quiet, check=True)
+    assert "epoch 1/3" not in log.read_text()  # the first epoch was not trained again
     assert weights(log.parent) == weights(calm)
     metrics = json.loads((log.parent / "metrics.json").read_text())
     assert metrics["epochs"] == 3 and 0.0 <= metrics["robust_acc"]["worst"] <= 1.0
