@@ -11,6 +11,7 @@ import asyncio
 import os
 import shlex
 import sys
+import time
 from pathlib import Path
 
 from ray.exceptions import AuthenticationError
@@ -18,6 +19,8 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 
 from pipelines._cluster import EXCLUDES
 from pipelines._stage import ROOT
+
+PATIENCE = 60.0  # seconds
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -44,11 +47,11 @@ def main(argv: list[str] | None = None) -> int:
         )
         return 2
     words = ["python", "-m", "pipelines.job", args.workspace, *args.targets]
-    job = client.submit_job(
-        entrypoint=shlex.join(words),
-        runtime_env={"working_dir": str(ROOT), "excludes": EXCLUDES},
-        metadata={"project": "amr-robust-pipeline"},
-    )
+    try:
+        job = _submit(client, shlex.join(words))
+    except RuntimeError as error:
+        print(f"submit: the cluster at {args.address} refused the job: {error}", file=sys.stderr)
+        return 2
     print(f"job {job} on {args.address}; workspace {args.workspace}", flush=True)
     try:
         asyncio.run(_follow(client, job))
@@ -56,6 +59,23 @@ def main(argv: list[str] | None = None) -> int:
         print(f"\nthe job goes on; stop it: ray job stop {job} --address {args.address}")
         return 130
     return _status(client, job)
+
+
+def _submit(client: JobSubmissionClient, entrypoint: str) -> str:
+    """The job's id. A cluster that has just started has no agent for some seconds: wait for it."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return client.submit_job(
+                entrypoint=entrypoint,
+                runtime_env={"working_dir": str(ROOT), "excludes": EXCLUDES},
+                metadata={"project": "amr-robust-pipeline"},
+            )
+        except RuntimeError as error:
+            if "No available agent" not in str(error) or time.monotonic() > deadline:
+                raise
+            print("the cluster is starting; waiting for its job agent", flush=True)
+            time.sleep(2)
 
 
 def token_header() -> dict[str, str]:
