@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("address", help="the cluster's dashboard, e.g. http://127.0.0.1:8265")
     parser.add_argument("--workspace", default=str(ROOT), help="folder that every node sees")
     parser.add_argument("targets", nargs="*", help="DVC stages; all when none is named")
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
     try:
         client = JobSubmissionClient(args.address, headers=token_header())
     except AuthenticationError:
