@@ -17,9 +17,9 @@ class AmrSection(Section):
     heads: int = Field(4, ge=1, description="channel groups with weights of their own")
     width: int = Field(8, ge=1, description="length of a modality's token")
     temperature: float = Field(1.0, gt=0, description="of every softmax over the modalities")
-    floor: float = Field(0.1, ge=0, lt=0.5, description="least weight of a modality at a stage")
+    floor: float = Field(0.35, ge=0, lt=0.5, description="least weight of a modality at a stage")
     stage_weights: bool = Field(True, description="modality weights at the stages")
-    stage_gates: bool = Field(True, description="channel gates at the stages besides")
+    stage_gates: bool = Field(False, description="channel gates at the stages besides")
     logits: Literal["attention", "mean"] = Field(
         "attention", description="how the two modalities' predictions are joined"
     )
@@ -27,7 +27,7 @@ class AmrSection(Section):
         "logits", description="what the weights of the predictions are computed from"
     )
     per_class: bool = Field(False, description="weights of the predictions class by class")
-    logit_floor: float = Field(0.1, ge=0, lt=0.5, description="least weight of a prediction")
+    logit_floor: float = Field(0.4, ge=0, lt=0.5, description="least weight of a prediction")
     doubt: float = Field(
         0.0, ge=0, lt=1, description="probability that a head is wrong; bounds its say"
     )
