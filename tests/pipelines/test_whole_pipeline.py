@@ -162,7 +162,7 @@ def _check_registry(project: Path) -> None:
         "example = model.input_example\n"
         "print('LOADED', type(model.predict(example)).__name__)\n"
     )
-    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{project}/mlflow.db"}
+    environment = _environment() | {"MLFLOW_TRACKING_URI": f"sqlite:///{project}/mlflow.db"}
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=project.parent, env=environment, capture_output=True, text=True,
@@ -181,9 +181,9 @@ def _run(folder: Path, command: list) -> subprocess.CompletedProcess:
 
 def _environment() -> dict[str, str]:
     """This interpreter's commands first, and the tracking store that a user has by default."""
-    environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
-    environment.pop("MLFLOW_TRACKING_URI", None)
-    return environment
+    # MLflow keeps the stores of earlier tests of this process in the environment.
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
+    return clean | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
 
 
 def _free_port() -> int:
