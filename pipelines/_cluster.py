@@ -61,7 +61,7 @@ def cluster(section: RaySection, *, dashboard: bool = False) -> Iterator[Cluster
     address = section.address or _job_address()
     try:
         if address:
-            ray.init(address=address, runtime_env=_runtime_env(), log_to_driver=True)
+            ray.init(address=address, runtime_env=_runtime_env(), log_to_driver=False)
         else:
             _start_local(dashboard)
     except (ConnectionError, RuntimeError) as error:
@@ -81,6 +81,7 @@ def _start_local(dashboard: bool, tries: int = 3) -> None:
                 num_cpus=os.cpu_count(),
                 object_store_memory=OBJECT_STORE,
                 include_dashboard=dashboard,
+                log_to_driver=False,  # stages say what matters; the rest is in Ray's own logs
                 _node_ip_address="127.0.0.1",  # a cluster for this machine alone
                 logging_level=logging.WARNING,
             )

@@ -230,6 +230,8 @@ def run_search(
             verbose=0,
         ),
     )
+    # Tune looks for result files, which the ledger replaces, and would complain for each trial.
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
     tuner.fit()
     spent = budget.spent(ledger)
     for trial in ledger.ordered():

@@ -41,8 +41,6 @@ def train_worker(spec: dict[str, Any]) -> dict[str, Any]:
     What a retry cannot mend leaves a note in the run's folder: the workers that Ray starts again
     find it and return at once, so that no attempt is wasted. All other errors are Ray's to retry.
     """
-    # It prints every reported row, from every worker.
-    logging.getLogger("ray.train.v2._internal.execution.context").setLevel(logging.WARNING)
     note = _read_note(spec)
     if note is not None:
         return {"stopped": note}
