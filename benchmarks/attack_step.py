@@ -43,7 +43,7 @@ def run(args: list[str]) -> Result:
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-4)
     trainee = Trainee(module, module, optimizer)
     threat = ThreatModel(rgb=Budget("Linf", 8 / 255), skeleton=Budget("Linf", 0.05))
-    amp = "bf16" if options.gpu else "off"
+    amp = "bf16" if options.gpu else "fp32"
     recipe = Recipe(steps=options.steps, amp=amp, aux_weight=0.0)
     sides = {
         "ours": lambda: train_step(trainee, batch, threat, recipe, seed=0),
@@ -99,7 +99,7 @@ def count_flops(module: nn.Module, batch: Batch, steps: int) -> int:
     with FlopCounterMode(display=False) as attack, frozen(module) as net:
         attack_pass()
     with FlopCounterMode(display=False) as training:
-        floor(module, batch, 0, "off")
+        floor(module, batch, 0, "fp32")
     return steps * attack.get_total_flops() + training.get_total_flops()
 
 

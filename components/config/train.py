@@ -37,7 +37,7 @@ class TrainSection(Section):
     consistency: float = Field(0.0, ge=0, description="clean/adversarial modality-weight term")
     grad_clip: float = Field(1.0, ge=0, description="largest gradient norm; 0 = off")
     accumulate: int = Field(1, ge=1)
-    amp: Literal["off", "bf16"] = "off"
+    amp: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
     channels_last: bool = False
     attack: TrainAttackSection = TrainAttackSection()

@@ -29,7 +29,7 @@ class Recipe:
     awp: float = 0.0
     grad_clip: float = 1.0
     accumulate: int = 1
-    amp: str = "off"
+    amp: str = "fp32"
 
     def __post_init__(self) -> None:
         if self.method not in NAMES:

@@ -139,7 +139,7 @@ def _update(trainee: Trainee, recipe: Recipe, batch: Batch, result: StepResult) 
 
 def _autocast(batch: Batch, recipe: Recipe) -> AbstractContextManager[None]:
     """bf16 where the recipe says so; losses, weights and perturbations stay float32."""
-    if recipe.amp == "off":
+    if recipe.amp == "fp32":
         return nullcontext()
     return torch.autocast(batch.rgb.device.type, dtype=torch.bfloat16)
 

@@ -175,7 +175,7 @@ def _save_clips(spec: dict[str, Any], error: NonFiniteLoss) -> str:
     return (
         f"{error} in epoch {error.epoch}, step {error.step}. The step's clips are listed in "
         f"nonfinite_rank*.json in {spec['run']}. Look at these clips, or lower train.lr, set "
-        "train.grad_clip, or train with train.amp=off"
+        "train.grad_clip, or train with train.amp=fp32"
     )
 
 

@@ -21,6 +21,12 @@ def test_params_file_is_valid_and_complete():
     assert not missing, f"params.yaml lacks {sorted(missing)}"
 
 
+def test_no_value_is_read_otherwise_after_dvc_has_rewritten_the_file():
+    # `dvc exp run -S` writes strings without quotes; YAML 1.1 reads off, no, yes and on as truth.
+    words = {str(v).lower() for v in flatten(load_config(PARAMS)).values() if isinstance(v, str)}
+    assert not words & {"on", "off", "yes", "no", "y", "n", "true", "false", "null"}
+
+
 def test_override_changes_one_value_and_nothing_else():
     base, changed = load_config(PARAMS), load_config(PARAMS, ["train.epochs=2"])
     assert changed.train.epochs == 2
