@@ -20,7 +20,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 from pipelines._cluster import EXCLUDES
 from pipelines._stage import ROOT
 
-PATIENCE = 60.0  # seconds
+PATIENCE = 180.0  # seconds
 
 
 def main(argv: list[str] | None = None) -> int:
