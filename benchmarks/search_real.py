@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from benchmarks._bench import ROOT, Result
+from components.checkpoint import read_config
 from components.config import Config, load_config
 from components.search.ledger import Ledger, Trial
 from components.search.objective import score_of
@@ -35,7 +36,7 @@ SPACE = {
     "train.attack.rgb_eps": "{kind: uniform, low: 2/255, high: 12/255}",
     "train.attack.skeleton_eps": "{kind: ratio, of: train.attack.rgb_eps, low: 0.5, high: 4.0, "
     "log: true}",
-    "train.attack.steps": "{kind: int, low: 2, high: 6}",
+    "train.attack.steps": "{kind: int, low: 2, high: 4}",
     "train.attack.modalities": "{kind: choice, values: [both, mix]}",
     "model.fusion": "{kind: choice, values: [amr, mmtm, concat]}",
     "model.amr.temperature": "{kind: uniform, low: 0.5, high: 4.0, log: true}",
@@ -130,12 +131,14 @@ def _figures(
 
 
 def _side(config: Config, trial: Trial, folder: Path, suite: str) -> dict[str, Any]:
-    """Validation by proxy and by suite; test by suite, measured here once and kept beside it."""
+    """Validation by proxy and by suite; test by suite, measured here once for the same weights."""
     score = score_of(trial)
-    kept = folder / "trials" / trial.key / f"test_{suite}.json"
+    checkpoint = folder / "trials" / trial.key / "best"
+    weights = read_config(checkpoint)["weights_sha256"]
+    # Both searches train the defaults, to the same weights.
+    kept = Path(config.shard.uri).parent / f"test_{suite}_{weights[:12]}.json"
     if not kept.is_file():
         torch.manual_seed(config.seed)
-        checkpoint = kept.parent / "best"
         settings = trial_config(config, trial.values)
         found = score_checkpoint(settings, config.shard.uri, checkpoint, suite, part="test")
         kept.write_text(json.dumps(found))
