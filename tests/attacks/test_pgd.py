@@ -167,6 +167,23 @@ def test_best_keeps_a_clip_once_fooled(linear, clips, wrong):
     assert fooled(ring(*adv[:3]), zero.label).all()
 
 
+def test_best_prefers_an_end_that_nobody_saw_to_a_point_seen_to_fail(clips):
+    """The loss dips before the last step, and that step fools."""
+
+    def dip(rgb, skeleton, present):
+        mean = skeleton.mean((1, 2, 3, 4))
+        off = torch.where(mean < 0.005, mean - 0.1, 100 * (mean - 0.015))
+        return torch.stack([-off, off], 1)
+
+    zero = clips._replace(skeleton=clips.skeleton * 0, label=torch.zeros_like(clips.label))
+    zero = zero._replace(present=torch.ones_like(zero.present))
+    threat = ThreatModel(skeleton=Budget("Linf", 0.02))
+    plain = {"steps": 2, "rel_alpha": 0.5, "random_start": False, "loss": "margin"}
+    for early_stop in (False, True):
+        adv = pgd(dip, zero, threat, seed=0, keep="best", early_stop=early_stop, **plain)
+        assert fooled(dip(*adv[:3]), zero.label).all()
+
+
 def test_early_stop_fools_the_same_clips_for_less(make_model, make_batch, wrong):
     model = make_model().eval()
     clips = make_batch(model, size=8)
