@@ -60,6 +60,8 @@ class SmallSkeleton(SkeletonBackbone):
 
 
 class _PersonConv(nn.Module):
+    normalised = (("conv", "norm"),)
+
     def __init__(self, c_in: int, c: int, stride: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(c_in, c, (3, 1), (stride, 1), (1, 0), bias=False)

@@ -13,6 +13,8 @@ from components.models.backbone import VideoBackbone, scaled, strided
 class Bottleneck(nn.Module):
     """1x1x1, 3x3x3 (which carries the stride in space), 1x1x1 to four times the channels."""
 
+    normalised = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"))
+
     def __init__(self, c_in: int, c: int, stride: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv3d(c_in, c, 1, bias=False)
@@ -39,6 +41,8 @@ class Bottleneck(nn.Module):
 
 class InflatedResNet50(VideoBackbone):
     """Four layers of 3, 4, 6 and 3 bottlenecks."""
+
+    normalised = (("conv1", "bn1"),)
 
     def __init__(self, *, width: float = 1.0, depths: tuple[int, ...] = (3, 4, 6, 3)) -> None:
         super().__init__()

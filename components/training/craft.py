@@ -3,12 +3,15 @@
 How a gradient attack works inside is `components.attacks`' business.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from components.attacks import ThreatModel, frozen, pgd
+from components.attacks.folding import folded
 from components.attacks.gradient import value_and_grad
 from components.attacks.losses import cross_entropy
 from components.attacks.pgd import start_seeds
@@ -30,6 +33,13 @@ class Inner(NamedTuple):
     before: Batch | None = None
 
 
+@contextmanager
+def attackable(module: nn.Module) -> Iterator[nn.Module]:
+    """The module in the form that training attacks go through: frozen, and folded for speed."""
+    with frozen(module) as net, folded(net):
+        yield net
+
+
 def leave_clean(inner: Inner) -> Batch:
     """Natural training sees the clips as they are."""
     return inner.clean
@@ -38,17 +48,18 @@ def leave_clean(inner: Inner) -> Batch:
 def craft_pgd(inner: Inner) -> Batch:
     """PGD on the cross-entropy (Madry et al., arXiv 1706.06083)."""
     recipe = inner.recipe
-    return pgd(
-        inner.module,
-        inner.clean,
-        inner.threat,
-        seed=inner.seed,
-        steps=recipe.attack_steps,
-        rel_alpha=recipe.rel_alpha,
-        random_start=recipe.random_start,
-        early_stop=recipe.early_stop,
-        name="train",
-    )
+    with attackable(inner.module) as net:
+        return pgd(
+            net,
+            inner.clean,
+            inner.threat,
+            seed=inner.seed,
+            steps=recipe.attack_steps,
+            rel_alpha=recipe.rel_alpha,
+            random_start=recipe.random_start,
+            early_stop=recipe.early_stop,
+            name="train",
+        )
 
 
 def craft_kl(inner: Inner) -> Batch:
@@ -57,18 +68,19 @@ def craft_kl(inner: Inner) -> Batch:
     Always from a random point of the ball: at the clean clip the divergence has no gradient.
     """
     clean = inner.clean
-    with frozen(inner.module) as net, torch.no_grad():
-        logits = logits_of(net(clean.rgb, clean.skeleton, clean.present)).float()
-    return pgd(
-        inner.module,
-        clean,
-        inner.threat,
-        seed=inner.seed,
-        steps=inner.recipe.attack_steps,
-        rel_alpha=inner.recipe.rel_alpha,
-        loss=lambda output, label: kl(logits, logits_of(output)),
-        name="train",
-    )
+    with attackable(inner.module) as net:
+        with torch.no_grad():
+            logits = logits_of(net(clean.rgb, clean.skeleton, clean.present)).float()
+        return pgd(
+            net,
+            clean,
+            inner.threat,
+            seed=inner.seed,
+            steps=inner.recipe.attack_steps,
+            rel_alpha=inner.recipe.rel_alpha,
+            loss=lambda output, label: kl(logits, logits_of(output)),
+            name="train",
+        )
 
 
 def craft_fgsm_rs(inner: Inner) -> Batch:
@@ -77,15 +89,16 @@ def craft_fgsm_rs(inner: Inner) -> Batch:
     After a rollback it goes on as PGD of a few steps.
     """
     steps = inner.recipe.attack_steps
-    return pgd(
-        inner.module,
-        inner.clean,
-        inner.threat,
-        seed=inner.seed,
-        steps=steps,
-        rel_alpha=inner.recipe.rel_alpha or (1.25 if steps == 1 else 2.5 / steps),
-        name="train",
-    )
+    with attackable(inner.module) as net:
+        return pgd(
+            net,
+            inner.clean,
+            inner.threat,
+            seed=inner.seed,
+            steps=steps,
+            rel_alpha=inner.recipe.rel_alpha or (1.25 if steps == 1 else 2.5 / steps),
+            name="train",
+        )
 
 
 def craft_nfgsm(inner: Inner) -> Batch:
@@ -100,7 +113,7 @@ def craft_nfgsm(inner: Inner) -> Batch:
     noisy = inner.threat.scaled(NOISE, NOISE).region(inner.clean)
     wide = inner.threat.scaled(NOISE + relative, NOISE + relative).region(inner.clean)
     adv = noisy.random_start(start_seeds(noisy, inner.seed, "train"))
-    with frozen(inner.module) as net:
+    with attackable(inner.module) as net:
         _, _, grads = value_and_grad(net, inner.clean, adv, cross_entropy)
     wide.step_(adv, grads, {m: relative * b.eps for m, b in inner.threat.budgets.items()})
     return wide.finish(adv)

@@ -11,6 +11,7 @@ from components.batch import Batch
 from components.evaluation.loop import cells_of
 from components.evaluation.validation import robust_counts
 from components.training.averaging import sum_over_workers
+from components.training.craft import attackable
 
 
 def validate(
@@ -29,7 +30,8 @@ def validate(
     accuracy alone). Raises ValueError when no worker has a clip.
     """
     cells = cells_of(threat)
-    counts = robust_counts(model, batches, threat, attack="pgd", seed=seed, steps=steps)
+    with attackable(model):
+        counts = robust_counts(model, batches, threat, attack="pgd", seed=seed, steps=steps)
     names = sorted(counts)
     device = next(model.parameters()).device
     total = torch.tensor([counts[n] for n in names], dtype=torch.float64, device=device)
