@@ -91,18 +91,18 @@ def _fold(model: nn.Module, changed: list[nn.Module]) -> None:
         )  # fmt: skip
         norm.forward = _same
         changed.append(norm)
-    conv: Any
-    for conv in model.modules():
-        few = type(conv) is nn.Conv3d and _plain(conv) and _is_slow(conv)
-        if id(conv) not in weights and not few:
+    for module in model.modules():
+        few = type(module) is nn.Conv3d and _plain(module) and _is_slow(module)
+        if id(module) not in weights and not few:
             continue
-        weight, bias = weights.get(id(conv), (conv.weight, conv.bias))
+        layer: Any = module
+        weight, bias = weights.get(id(layer), (layer.weight, layer.bias))
         weight, bias = _cast(weight.detach()), None if bias is None else _cast(bias.detach())
-        forward = partial(conv._conv_forward, weight=weight, bias=bias)
+        forward = partial(layer._conv_forward, weight=weight, bias=bias)
         if few:
             forward = partial(_few_channels, forward, _to_blocks(weight))
-        conv.forward = forward
-        changed.append(conv)
+        layer.forward = forward
+        changed.append(layer)
 
 
 def _same(x: Tensor) -> Tensor:
