@@ -1,6 +1,6 @@
 """The shard stage at 1080p against nothing but decoding the same videos, with the same threads.
 
-    python -m benchmarks ingest_decode [-- --clips 16 --memory-clips 1000]
+    python -m benchmarks ingest_decode [-- --clips 32 --memory-clips 1000]
 
 Both sides run as the same number of parallel Ray tasks, one decoder thread each, on the same files
 (MPEG-4 Part 2, 75 frames, 11 Mbit/s, as NTU's). The shard side also parses the skeleton, cuts and
@@ -45,9 +45,9 @@ SETTINGS: dict[str, Any] = {
 def run(args: list[str]) -> Result:
     """Encode the clips, then decode and shard them in turn; at the end watch the memory."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks ingest_decode --")
-    parser.add_argument("--clips", type=int, default=16)
+    parser.add_argument("--clips", type=int, default=32)
     parser.add_argument("--memory-clips", type=int, default=1000)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args(args)
     with tempfile.TemporaryDirectory(prefix="ingest-decode-") as name, cluster(RaySection()) as c:
         folder = Path(name)

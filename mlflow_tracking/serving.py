@@ -32,6 +32,7 @@ from components.sources.base import Found
 from components.sources.ingest import Kept, keep
 
 SETTINGS = "serving.json"
+CLIP_SECONDS = 60.0  # a request must not hold a worker of the server for longer
 NOBODY = ClipId(1, 1, 1, 1, 1)  # a served clip has no name; only training draws by it
 
 
@@ -97,6 +98,7 @@ class Predictor:
                 frames=self.shards["frames"],
                 size=self.shards["size"],
                 margin=self.shards["margin"],
+                seconds=CLIP_SECONDS,
             )
         except Rejected as error:
             raise BadInput(f"the clip cannot be used: {error}") from error

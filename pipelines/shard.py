@@ -44,6 +44,7 @@ def main(stage: Stage) -> None:
         where=stage.shards,
         settings=settings,
         threads=section.threads,
+        seconds=section.clip_seconds,
     )
     unseal(store)
     started = time.monotonic()

@@ -69,6 +69,7 @@ class IndexSection(Section):
 
     check: Literal["full", "names"] = "full"
     workers: int = Field(0, ge=0, description="parallel tasks; 0 = one per CPU of the cluster")
+    clip_seconds: float = Field(300.0, ge=0, description="a clip that takes longer is rejected")
 
 
 class ShardSection(Section):
@@ -82,5 +83,6 @@ class ShardSection(Section):
     clips_per_shard: int = Field(128, ge=1)
     workers: int = Field(0, ge=0, description="parallel tasks; 0 = one per CPU of the cluster")
     threads: int = Field(1, ge=1, description="decoder threads of each task")
+    clip_seconds: float = Field(300.0, ge=0, description="a clip that takes longer is rejected")
     uri: str = Field("", description="where shards go; empty = <paths.artifacts>/shards")
     cache_gb: float = Field(20.0, gt=0, description="local cache for shards read from a URI")

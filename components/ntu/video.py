@@ -5,6 +5,8 @@ the decoder's output. Every frame is decoded, only kept ones are converted and s
 """
 
 import contextlib
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from typing import NamedTuple
@@ -24,6 +26,7 @@ _OPEN = {
 }
 MAX_PIXELS = 8192 * 8192
 MAX_FRAMES = 100_000
+MAX_PACKETS = 200_000  # of the video stream; a damaged index can make a demuxer go round for ever
 
 Frames = Iterable[av.VideoFrame]
 
@@ -36,10 +39,40 @@ class VideoInfo(NamedTuple):
     height: int
 
 
+class _Deadline(threading.local):
+    """When this thread's clip must have been read, on the monotonic clock; None = no limit."""
+
+    at: float | None = None
+
+
+_deadline = _Deadline()
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Videos read by this thread inside the block raise Rejected (too-slow) after `seconds`."""
+    _deadline.at = time.monotonic() + seconds
+    try:
+        yield
+    finally:
+        _deadline.at = None
+
+
+def _left() -> float | None:
+    """Seconds that are left for this clip; None without a limit. Raises Rejected (too-slow)."""
+    if _deadline.at is None:
+        return None
+    left = _deadline.at - time.monotonic()
+    if left <= 0:
+        raise Rejected("too-slow", "the video was not read in the time a clip has")
+    return left
+
+
 @contextlib.contextmanager
 def _open(path: str) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
     try:
-        container = av.open(path, options=_OPEN, metadata_errors="replace")
+        # The limit also ends a demuxer that reads on and on without giving a packet.
+        container = av.open(path, options=_OPEN, metadata_errors="replace", timeout=_left())
     except (av.error.FFmpegError, OSError) as error:
         raise Rejected("video-unreadable", _tell(error)) from error
     with container:
@@ -63,16 +96,11 @@ def decode(path: str, threads: int = 1) -> Iterator[av.VideoFrame]:
         stream.codec_context.thread_count = threads
         stream.codec_context.thread_type = "AUTO" if threads != 1 else "NONE"
         count = 0
-        for packet in _packets(container, stream):
-            try:
-                frames = packet.decode()
-            except av.error.FFmpegError:
-                continue
-            for frame in frames:
-                count += 1
-                if count > MAX_FRAMES:
-                    raise Rejected("video-unreadable", f"more than {MAX_FRAMES} frames")
-                yield frame
+        for frame in _frames(container, stream):
+            count += 1
+            if count > MAX_FRAMES:
+                raise Rejected("video-unreadable", f"more than {MAX_FRAMES} frames")
+            yield frame
         if count == 0:
             raise Rejected("video-unreadable", "no frame can be decoded")
 
@@ -116,8 +144,13 @@ def decode_span(path: str, first: int, last: int, threads: int = 1) -> Iterator[
         if not rate or not base:
             raise Rejected("video-unreadable", "the video's frame rate is unknown")
         start = stream.start_time or 0
-        container.seek(start + int(first / rate / base), stream=stream, backward=True)
-        for frame in container.decode(stream):
+        try:
+            container.seek(start + int(first / rate / base), stream=stream, backward=True)
+        except av.error.FFmpegError as error:
+            raise Rejected(
+                "video-unreadable", f"no way to frame {first}: {_tell(error)}"
+            ) from error
+        for frame in _frames(container, stream):
             number = round((frame.pts - start) * base * rate) if frame.pts is not None else first
             if number > last:
                 return
@@ -125,16 +158,30 @@ def decode_span(path: str, first: int, last: int, threads: int = 1) -> Iterator[
                 yield frame
 
 
+def _frames(
+    container: av.container.InputContainer, stream: av.VideoStream
+) -> Iterator[av.VideoFrame]:
+    for packet in _packets(container, stream):
+        try:
+            frames = packet.decode()
+        except av.error.FFmpegError:
+            continue
+        yield from frames
+
+
 def _packets(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
     packets = container.demux(stream)
-    while True:
+    for _ in range(MAX_PACKETS):
+        _left()
         try:
             packet = next(packets)
         except (StopIteration, EOFError):
             return
         except av.error.FFmpegError:
+            _left()  # cut short by the clock, not by the file's end
             return  # the rest of the file cannot be read; what came before it stands
         yield packet
+    raise Rejected("video-unreadable", f"more than {MAX_PACKETS} packets")
 
 
 def evenly_spaced(total: int, keep: int) -> np.ndarray:

@@ -25,9 +25,11 @@ from components.shards.storage import Store, hash_file, open_store, publish
 from components.sources import get_source
 from components.sources.base import Found
 from components.sources.ingest import Kept, keep
+from components.sources.limit import SLOW
 
 BATCH_BYTES = 16 << 20  # clips are gathered into record batches of about this size
 RECIPE = 1  # raise it when the same inputs give other bytes
+TRANSIENT = {SLOW, "kills-reader"}  # perhaps the machine's fault: the next run tries again
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class Plan:
 
     `clips` has (clip, expected video frames or 0, digest of its files or ""); `settings` goes
     into the schema: source, unit, codec, jpeg_quality, frames, size, margin. `deadly` names clips
-    that ended the process which read them; they are left out and recorded.
+    that ended the process which read them; they are left out and recorded. A clip that takes
+    longer than `seconds` (0 = no limit) is rejected.
     """
 
     file: str
@@ -46,6 +49,7 @@ class Plan:
     settings: Mapping[str, Any]
     threads: int = 1
     deadly: frozenset[str] = frozenset()
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ def plan_shards(
     where: str,
     settings: Mapping[str, Any],
     threads: int = 1,
+    seconds: float = 0.0,
 ) -> list[Plan]:
     """Cut the clips, in their order, into shards."""
     ordered = list(clips)
@@ -75,6 +80,7 @@ def plan_shards(
             where,
             dict(settings),
             threads,
+            seconds=seconds,
         )
         for number, start in enumerate(range(0, len(ordered), clips_per_shard))
     ]
@@ -162,6 +168,7 @@ def _keep(plan: Plan, found: Found, expected: int) -> Kept:
         margin=plan.settings["margin"],
         expected=expected,
         threads=plan.threads,
+        seconds=plan.seconds,
     )
 
 
@@ -205,6 +212,8 @@ def _finished(store: Store, file: str, inputs: str) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     if not isinstance(record, dict) or record.get("inputs") != inputs:
+        return None
+    if any(clip["reason"] in TRANSIENT for clip in record.get("rejected", ())):
         return None
     if store.size(file) != record.get("bytes") or store.sha256(file) != record.get("sha256"):
         return None

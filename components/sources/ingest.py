@@ -10,8 +10,9 @@ import numpy as np
 from components.ntu.crop import Box, people_box, whole_box
 from components.ntu.people import People
 from components.ntu.skeleton import Rejected
-from components.ntu.video import keep_frames
-from components.sources.base import Found, Source
+from components.ntu.video import VideoInfo, keep_frames
+from components.sources.base import Found, Source, inside
+from components.sources.limit import require_plain, within
 
 FPS = 30.0  # Kinect v2's rate; only ratios of rates matter when streams are aligned
 COUNT_TOLERANCE = 5  # frames by which the streams of one recording may differ in length
@@ -52,16 +53,23 @@ class Kept:
     flags: tuple[str, ...]
 
 
-def look(source: Source, root: Path, found: Found) -> Look:
-    """Open both files: parse every skeleton frame, walk all packets, decode the first picture."""
+def look(source: Source, root: Path, found: Found, seconds: float = 0.0) -> Look:
+    """Open both files: parse every skeleton frame, walk all packets, decode the first picture.
+
+    A clip that takes longer than `seconds` is rejected; 0 = no limit.
+    """
     lacking = missing_twin(found)
     if lacking is not None:
         return lacking
     flags = set(found.flags)
-    try:
+
+    def read() -> tuple[People, VideoInfo, str]:
+        _require_plain(root, found)
         people = source.people(root, found)
-        info = source.probe(root, found)
-        digest = _digest(source.files(root, found))
+        return people, source.probe(root, found), _digest(source.files(root, found))
+
+    try:
+        people, info, digest = within(seconds, read)
     except Rejected as error:
         return Look(found, error.reason, error.detail, flags=found.flags)
     except OSError as error:
@@ -92,9 +100,11 @@ def missing_twin(found: Found) -> Look | None:
     return None
 
 
-def look_at_all(source: Source, root: Path, clips: Sequence[Found]) -> list[Look]:
+def look_at_all(
+    source: Source, root: Path, clips: Sequence[Found], seconds: float = 0.0
+) -> list[Look]:
     """`look` for each clip: the work of one parallel task."""
-    return [look(source, root, found) for found in clips]
+    return [look(source, root, found, seconds) for found in clips]
 
 
 def keep(
@@ -107,9 +117,29 @@ def keep(
     margin: float,
     expected: int = 0,
     threads: int = 1,
+    seconds: float = 0.0,
 ) -> Kept:
-    """Read one clip for a shard. Raises Rejected with the reason."""
+    """Read one clip for a shard, in at most `seconds` (0 = no limit).
+
+    Raises Rejected with the reason.
+    """
+    return within(
+        seconds, lambda: _keep(source, root, found, frames, size, margin, expected, threads)
+    )
+
+
+def _keep(
+    source: Source,
+    root: Path,
+    found: Found,
+    frames: int,
+    size: int,
+    margin: float,
+    expected: int,
+    threads: int,
+) -> Kept:
     try:
+        _require_plain(root, found)
         people = source.people(root, found)
         expected = expected or source.probe(root, found).frames
         flags = set(people.flags) | set(found.flags)
@@ -141,6 +171,11 @@ def keep(
         people,
         tuple(sorted(flags)),
     )
+
+
+def _require_plain(root: Path, found: Found) -> None:
+    for name in (found.video, found.skeleton):
+        require_plain(inside(root, name))
 
 
 def same_count(rgb: int, skeleton: int) -> bool:

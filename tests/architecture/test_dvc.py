@@ -20,6 +20,7 @@ NO_OUTCOME = {
     "evaluate.workers",
     "shard.workers",
     "shard.threads",
+    "shard.clip_seconds",
     "shard.cache_gb",
     "tune.concurrent",
     "tune.max_failures",

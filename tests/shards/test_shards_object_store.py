@@ -1,5 +1,6 @@
 """Shards in an object store: a real S3 server on loopback, and the local cache before it."""
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,8 +10,15 @@ import numpy as np
 import pytest
 from pyarrow import fs
 
-from components.shards import ShardError, ShardSet
+from components.config import load_config
+from components.config.train import RaySection
+from components.datasets import ClipDataset
+from components.shards import ShardError, ShardSet, reader
 from components.shards.writer import write_shard
+from components.training.data import open_split
+from pipelines import index, shard
+from pipelines._cluster import cluster
+from pipelines._stage import ROOT, run_stage
 
 Build = Callable[..., dict[str, Any]]
 
@@ -102,3 +110,32 @@ def test_a_file_uri_is_a_folder(build: Build, tmp_path: Path) -> None:
 def test_a_strange_uri_is_a_clear_error() -> None:
     with pytest.raises(ValueError, match="no storage URI"):
         ShardSet.open("gopher://somewhere/shards")
+
+
+@pytest.mark.slow
+def test_the_stages_write_to_and_read_from_the_store(
+    tree: Path, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = bucket.format("stage")
+    words = [f"paths.data={tree}", f"paths.artifacts={tmp_path}", "data.protocol=custom"]
+    words += ["data.train_subjects=[1,2]", f"shard.uri={uri}", "shard.size=16"]
+    words += ["shard.clips_per_shard=4", "shard.frames=6", "model.rgb_frames=4"]
+    with cluster(RaySection()):
+        assert run_stage("index", index.main, words) == 0
+        assert run_stage("shard", shard.main, words) == 0
+        first = (tmp_path / "shards" / "shards.json").read_bytes()
+        assert run_stage("shard", shard.main, words) == 0  # all there: nothing changes
+    assert (tmp_path / "shards" / "shards.json").read_bytes() == first
+    assert [p.name for p in (tmp_path / "shards").iterdir()] == ["shards.json"]
+    assert json.loads(first)["uri"] == uri
+    # As the training workers do it: open, split, read batches through the cache.
+    monkeypatch.setattr(reader, "DEFAULT_CACHE", tmp_path / "cache")
+    config = load_config(ROOT / "params.yaml", words)
+    shards, split = open_split(config, uri)
+    assert (len(split.train), len(split.val), len(split.test)) == (3, 3, 3)
+    clips = ClipDataset(
+        shards, range(9), split.classes, rgb_frames=6, rgb_size=16, skeleton_frames=4
+    )
+    batch = clips.batch(range(9))
+    assert batch.rgb.shape == (9, 3, 6, 16, 16) and batch.rgb.std() > 0
+    assert len(list((tmp_path / "cache").iterdir())) == 3
