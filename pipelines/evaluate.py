@@ -208,11 +208,7 @@ def write_results(
         },
     )
     train = checkpoint.get("train", {})
-    attack = {} if train.get("method") == "natural" else train.get("attack", {})
-    curve: dict[str, Any] = {
-        "model": name,
-        "train_eps": {m: attack.get(f"{m}_eps", 0.0) for m in ("rgb", "skeleton")},
-    }
+    curve: dict[str, Any] = {"model": name, "train_eps": train_eps(train)}
     if found["curves"]:
         drawn = sum(len(piece.rows) for piece in pieces if piece.kind == "curves")
         grids = [grid for _, grid in found["curves"]]
@@ -230,6 +226,16 @@ def write_results(
     write_json(out / f"{name}.json", summary)
     shutil.rmtree(working(stage, name))
     log.info(line(summary))
+
+
+def train_eps(train: dict[str, Any]) -> dict[str, float]:
+    """The largest budgets that a model was trained with, by modality; 0 where it was not."""
+    attack = train.get("attack", {})
+    cell = attack.get("modalities", "both")
+    touched = {"rgb", "skeleton"} if cell in ("both", "mix") else {cell}
+    if train.get("method") == "natural":
+        touched = set()
+    return {m: attack.get(f"{m}_eps", 0.0) if m in touched else 0.0 for m in ("rgb", "skeleton")}
 
 
 def write_json(path: Path, body: dict[str, Any]) -> None:

@@ -11,9 +11,10 @@ from components.reporting.page import build_page
 from components.reporting.paired import differences
 from components.reporting.read import Results, read_results
 from components.reporting.table import rows_of, terminal_table, to_csv
+from components.reporting.train_eps import train_eps_csv, train_eps_tables, with_others
 from components.sample.folder import MARKER
 from mlflow_tracking.evaluation import log_report
-from pipelines._stage import ROOT, Stage, run_stage
+from pipelines._stage import ROOT, Stage, absolute, run_stage
 
 PACKAGES = ("torch", "ray", "mlflow", "dvc", "pyarrow", "av")
 
@@ -31,14 +32,19 @@ def write_report(stage: Stage) -> None:
     results = read_results(stage.artifacts)
     folder = stage.artifacts / "report"
     folder.mkdir(parents=True, exist_ok=True)
+    others = tuple(absolute(folder) for folder in stage.config.report.compare)
+    tables = train_eps_tables(with_others(results.curves, others))
     page = build_page(
         results,
         title=stage.config.report.title,
         synthetic=is_synthetic(stage.data),
         differences=differences(stage.artifacts, results),
+        train_eps=tables,
         lineage=lineage(stage, results),
     )
     write(folder / "robustness.csv", to_csv(rows_of(results)))
+    if tables:
+        write(folder / "train_eps.csv", train_eps_csv(tables))
     write(folder / "index.html", page)
 
 

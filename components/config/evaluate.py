@@ -31,6 +31,9 @@ class ReportSection(Section):
     """The report stage."""
 
     title: str = "Robust RGB-skeleton action recognition"
+    compare: tuple[str, ...] = Field(
+        (), description="artifacts folders of other runs for the table of training eps"
+    )
 
 
 class RegisterSection(Section):

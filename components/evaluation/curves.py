@@ -84,25 +84,3 @@ def curves(
         "skeleton": table[0] if "skeleton" in budgets else [],
         "grid": [[cell["value"] for cell in row] for row in table],
     }
-
-
-def train_test_table(models: Sequence[Mapping[str, Any]], modality: str) -> dict[str, Any]:
-    """Training eps x test eps: a row for each model's curves, sorted by its training eps.
-
-    models: the JSON of several models with the same factors; each names its `train_eps`.
-    """
-    rows = sorted(models, key=lambda m: (m["train_eps"][modality], str(m["model"])))
-    if len({tuple(m["eps"][modality]) for m in rows}) > 1:
-        raise ValueError("the curves were made at different eps; evaluate all models again")
-    return {
-        "modality": modality,
-        "test_eps": rows[0]["eps"][modality] if rows else [],
-        "rows": [
-            {
-                "model": m["model"],
-                "train_eps": m["train_eps"][modality],
-                "robust_acc": [accuracy["value"] for accuracy in m[modality]],
-            }
-            for m in rows
-        ],
-    }

@@ -25,6 +25,7 @@ def build_page(
     title: str,
     synthetic: bool,
     differences: list[dict[str, Any]],
+    train_eps: list[dict[str, Any]],
     lineage: dict[str, Any],
 ) -> str:
     """The page's HTML. `synthetic`: say at the top that nothing here was filmed."""
@@ -37,6 +38,7 @@ def build_page(
         points=_points,
         cell=_cell,
         png=_png,
+        budget=_budget,
     )
     text = (files("components.reporting") / "page.html").read_text(encoding="utf-8")
     main = results.models[results.main]
@@ -53,6 +55,7 @@ def build_page(
         best=_best(results),
         checks=_checks(results),
         differences=differences,
+        train_eps=train_eps,
         trials=_trials(results),
         costs=_costs(main),
         lineage=lineage,
@@ -91,6 +94,12 @@ def _size(name: str, eps: float, norm: str) -> str:
     if name == "skeleton":
         return f"{eps:.3g} m ({100 * eps:.3g} cm)"
     return f"{255 * eps:.3g}/255 of the full range" if norm == "Linf" else f"{eps:.3g}"
+
+
+def _budget(eps: dict[str, float]) -> str:
+    """The form `8/255, 5 cm`, of Linf or L2 budgets alike."""
+    words = {"rgb": lambda e: f"{255 * e:.3g}/255", "skeleton": lambda e: f"{100 * e:.3g} cm"}
+    return ", ".join(words[name](value) for name, value in eps.items())
 
 
 def _image(svg: str) -> str:

@@ -76,6 +76,13 @@ def read_results(artifacts: Path) -> Results:
     return results
 
 
+def read_curves(artifacts: Path) -> dict[str, dict[str, Any]]:
+    """`evaluation/<model>_curves.json` by model; those that an evaluation left empty not."""
+    files = sorted((artifacts / "evaluation").glob("*_curves.json"))
+    found = {path.stem.removesuffix("_curves"): _json(path, "evaluate") for path in files}
+    return {name: curve for name, curve in found.items() if curve.get("eps")}
+
+
 def _evaluation(path: Path) -> dict[str, Any]:
     summary = _json(path, "evaluate")
     missing = [k for k in ("clips", "clean_acc", "robust_acc", "worst") if k not in summary]

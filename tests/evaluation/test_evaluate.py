@@ -8,7 +8,7 @@ from torch import nn
 
 from components.attacks import SingleStream, ThreatModel
 from components.evaluation import evaluate_model, export_adversarial, replay
-from components.evaluation.curves import curves, standing_grid, train_test_table
+from components.evaluation.curves import curves, standing_grid
 from components.evaluation.records import SCHEMA
 from components.evaluation.summary import Records
 
@@ -161,9 +161,6 @@ def test_grid_falls_with_both_budgets_and_joins_over_chunks(honest, clips, threa
         assert values[i] == sorted(values[i], reverse=True)
         assert [row[i] for row in values] == sorted((row[i] for row in values), reverse=True)
     assert [a["value"] for a in curve["rgb"]] == [row[0] for row in values]
-    stronger = {**curve, "model": "n", "train_eps": {"rgb": 0.01, "skeleton": 0.05}}
-    table = train_test_table([curve, stronger], "rgb")
-    assert [row["model"] for row in table["rows"]] == ["n", "m"]
-    assert table["test_eps"] == pytest.approx([0, 4 / 255, 8 / 255, 16 / 255])
+    assert curve["eps"]["rgb"] == pytest.approx([0, 4 / 255, 8 / 255, 16 / 255])
     with pytest.raises(ValueError, match="start at 0 and rise"):
         standing_grid(honest, clips, threat, (1.0, 0.5), seed=0)

@@ -174,6 +174,41 @@ def test_evaluation_without_curves_beside_one_with_them(artifacts: Path) -> None
     assert "Robust accuracy against eps" in (artifacts / "report" / "index.html").read_text()
 
 
+def test_training_eps_against_test_eps_over_several_runs(
+    artifacts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(artifacts) == 0
+    assert "Training eps against test eps" not in " ".join(_page(artifacts).text)
+    curves = {}
+    for run, eps in (("strong", 8 / 255), ("weak", 2 / 255)):
+        folder = artifacts.parent / run / "evaluation"
+        folder.mkdir(parents=True)
+        body = json.loads((artifacts / "evaluation" / "amr_curves.json").read_text())
+        body["train_eps"] = {"rgb": eps, "skeleton": 0.05}
+        (folder / "amr_curves.json").write_text(json.dumps(body))
+        curves[run] = body
+    compare = f"report.compare=[{artifacts.parent / 'strong'},{artifacts.parent / 'weak'}]"
+    assert _run(artifacts, compare) == 0
+    text = " ".join(" ".join(_page(artifacts).text).split())
+    assert text.index("weak/amr 2/255, 5 cm") < text.index("strong/amr 8/255, 5 cm")
+    with (artifacts / "report" / "train_eps.csv").open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    both = [row for row in rows if row["run"] == "weak/amr" and row["cell"] == "both"]
+    grid = curves["weak"]["grid"]
+    assert [float(r["value"]) for r in both] == pytest.approx([grid[i][i] for i in range(3)])
+    assert [float(r["test_eps_rgb"]) for r in both] == pytest.approx([e * 8 / 255 for e in EPS])
+    assert len(rows) == 2 * 3 * len(EPS)
+
+    other = {**curves["weak"], "eps": {"rgb": [0.0, 0.1, 0.2], "skeleton": [0.0, 0.1, 0.2]}}
+    path = artifacts.parent / "weak" / "evaluation" / "amr_curves.json"
+    path.write_text(json.dumps(other))
+    assert _run(artifacts, compare) == 2
+    assert "tested with another eps" in capsys.readouterr().err
+    path.unlink()
+    assert _run(artifacts, compare) == 2
+    assert "holds no curves" in capsys.readouterr().err
+
+
 def test_class_names_are_escaped(artifacts: Path) -> None:
     assert _run(artifacts) == 0
     html = (artifacts / "report" / "index.html").read_text(encoding="utf-8")
