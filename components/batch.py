@@ -18,6 +18,12 @@ from torch import Tensor
 
 JOINTS = 25
 PERSONS = 2
+# Kinect v2's skeleton: (joint, its neighbour one step nearer to the spine at the shoulders, 20)
+BONES = (
+    (0, 1), (1, 20), (2, 20), (3, 2), (4, 20), (5, 4), (6, 5), (7, 6), (8, 20), (9, 8), (10, 9),
+    (11, 10), (12, 0), (13, 12), (14, 13), (15, 14), (16, 0), (17, 16), (18, 17), (19, 18),
+    (21, 22), (22, 7), (23, 24), (24, 11),
+)  # fmt: skip
 
 
 class Batch(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from components.models.graph import BONES
+from components.batch import BONES
 from components.shards import Clip
 
 TOP = 5

@@ -34,8 +34,9 @@ def attention(
     trust: the modality the fusion shall be made to trust. "touched" is the perturbed one, whose
            noise then counts in full; "other" leaves the model with less than it needs. When both
            are perturbed these stand for "rgb" and "skeleton", which can also be named.
+    Raises ValueError when the threat model allows no modality, or the model has no weights.
     """
-    touched = list(threat.budgets)
+    touched = _touched(threat)
     trusted = {"touched": touched[0], "other": MODALITIES[1 - MODALITIES.index(touched[0])]}
     name = trusted.get(trust, trust)
     if name not in MODALITIES:
@@ -72,7 +73,9 @@ def cross(
     It uses the paths by which one stream steers the other (gates, attention). For the first half
     of `steps` a modality follows the other head's cross-entropy plus the fused one; the second
     half climbs the fused margin from there. Keeps the first iterate that fools.
+    Raises ValueError when the threat model allows no modality, or the model has no heads.
     """
+    _touched(threat)
     region = threat.region(batch)
     alpha = {m: 2.5 / max(steps, 1) * b.eps for m, b in region.budgets.items()}
     other = {"rgb": "skeleton", "skeleton": "rgb"}
@@ -110,6 +113,15 @@ def applicable(model: Model, batch: Batch) -> tuple[str, ...]:
     if isinstance(output, Tensor):
         return ()
     return tuple(n for n in ADAPTIVE if getattr(output, _NEEDS.get(n, "aux")))
+
+
+def _touched(threat: ThreatModel) -> list[str]:
+    if not threat.budgets:
+        raise ValueError(
+            "this attack needs a modality that it may touch, and the threat model allows none; "
+            "give a budget for rgb or skeleton"
+        )
+    return list(threat.budgets)
 
 
 def _attention(output: ModelOutput | Tensor, label: Tensor, column: int, weight: float) -> Tensor:

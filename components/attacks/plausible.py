@@ -9,19 +9,15 @@ little loss of perturbation; then one factor per person shrinks what is left unt
 import torch
 from torch import Tensor
 
-# Kinect v2's 24 bones as (child, parent), joints counted from 0.
-BONES = (
-    (1, 0), (20, 1), (2, 20), (3, 2), (4, 20), (5, 4), (6, 5), (7, 6), (8, 20), (9, 8), (10, 9),
-    (11, 10), (12, 0), (13, 12), (14, 13), (15, 14), (16, 0), (17, 16), (18, 17), (19, 18),
-    (21, 22), (22, 7), (23, 24), (24, 11),
-)  # fmt: skip
+from components.batch import BONES
+
 MIN_BONE = 0.01  # metres; a relative bound on a bone of no length would freeze its joints
-_CHILD, _PARENT = [c for c, _ in BONES], [p for _, p in BONES]
+_OUTER, _INNER = [o for o, _ in BONES], [i for _, i in BONES]
 
 
 def bones_of(skeleton: Tensor) -> Tensor:
     """Bone vectors [B, 3, S, 24, M] of joints [B, 3, S, V, M]."""
-    return skeleton[:, :, :, _CHILD] - skeleton[:, :, :, _PARENT]
+    return skeleton[:, :, :, _OUTER] - skeleton[:, :, :, _INNER]
 
 
 def bone_change(clean: Tensor, skeleton: Tensor, present: Tensor) -> Tensor:
@@ -87,9 +83,9 @@ def _pull_bones(clean: Tensor, x: Tensor, tolerance: float) -> Tensor:
     now = bone.norm(dim=1, keepdim=True)
     wanted = torch.minimum(torch.maximum(now, (length - slack).clamp(min=0)), length + slack)
     move = bone * (0.5 * (wanted - now) / now.clamp(min=1e-9))
-    child = torch.tensor(_CHILD, device=x.device)
-    parent = torch.tensor(_PARENT, device=x.device)
-    return x.index_add(3, child, move).index_add(3, parent, move, alpha=-1.0)
+    outer = torch.tensor(_OUTER, device=x.device)
+    inner = torch.tensor(_INNER, device=x.device)
+    return x.index_add(3, outer, move).index_add(3, inner, move, alpha=-1.0)
 
 
 def _smooth(clean: Tensor, x: Tensor, present: Tensor, bound: float) -> Tensor:

@@ -3,14 +3,9 @@
 import torch
 from torch import Tensor
 
+from components.batch import BONES, JOINTS
+
 CENTRE = 20  # spine at the shoulders
-# (joint, its neighbour one step nearer to the centre), joints from 0 as in NTU files
-BONES = (
-    (0, 1), (1, 20), (2, 20), (3, 2), (4, 20), (5, 4), (6, 5), (7, 6), (8, 20), (9, 8), (10, 9),
-    (11, 10), (12, 0), (13, 12), (14, 13), (15, 14), (16, 0), (17, 16), (18, 17), (19, 18),
-    (21, 22), (22, 7), (23, 24), (24, 11),
-)  # fmt: skip
-JOINTS = 25
 
 
 def bones_inward() -> Tensor:

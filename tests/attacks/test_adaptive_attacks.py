@@ -107,6 +107,12 @@ def test_which_attacks_a_model_can_meet(model, clips):
                 attack(headless, clips, TIGHT, seed=0, steps=2)
 
 
+@pytest.mark.parametrize("name", ["attention_touched", "attention_other", "cross"])
+def test_a_threat_that_allows_nothing_is_an_error_for_those_who_choose_a_stream(name, model, clips):
+    with pytest.raises(ValueError, match="allows none; give a budget"):
+        ADAPTIVE[name](model, clips, ThreatModel(), seed=0, steps=2)
+
+
 def test_grouped_weights_are_read_as_well(model, clips):
     def grouped(rgb, skeleton, present):
         output = model(rgb, skeleton, present)

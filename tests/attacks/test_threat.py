@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.attacks import Budget, ThreatModel, acceleration_change, bone_change
-from components.attacks.plausible import BONES
-from components.batch import JOINTS, Batch
+from components.batch import BONES, JOINTS, Batch
 from components.seeds import clip_seeds
 
 RGB, SKELETON = Budget("Linf", 8 / 255), Budget("Linf", 0.05)

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from components.batch import BONES
 from components.models.backbone import SkeletonBackbone
 from components.models.ctrgcn import CTRGCN
-from components.models.graph import BONES, directed_subsets, spatial_partition
+from components.models.graph import directed_subsets, spatial_partition
 from components.models.hcn import HCN
 from components.models.pooling import person_max, person_mean
 from components.models.small import SmallSkeleton
