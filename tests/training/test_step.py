@@ -162,6 +162,38 @@ def test_bf16_trains_and_keeps_float32_weights_and_examples(trainee, clips, thre
     assert {p.dtype for p in it.module.parameters()} == {torch.float32}
 
 
+def test_bf16_weight_gradients_are_those_of_fp32(clips, threat):
+    """On CPU kernels once left parts of them unwritten, so they came from whatever lay there."""
+    grads = []
+    for amp in ("fp32", "bf16", "bf16"):
+        torch.manual_seed(0)
+        video = nn.Sequential(
+            nn.Conv3d(3, 128, 1), nn.Conv3d(128, 128, (3, 1, 1), padding=(1, 0, 0))
+        )
+        module = PlainVideo(video)
+        litter = [torch.full((n,), 1e30) for n in (49152, 100_000, 1_000_000)]
+        del litter
+        trainee = Trainee(module, module, torch.optim.SGD(module.parameters(), lr=0.0))
+        train_step(trainee, clips, threat.cell("rgb"), Recipe(steps=1, amp=amp), seed=0)
+        grads.append(video[1].weight.grad)
+    for grad in grads[1:]:
+        torch.testing.assert_close(
+            grad, grads[0], rtol=0.1, atol=0.02 * float(grads[0].abs().max())
+        )
+
+
+class PlainVideo(nn.Module):
+    """Two frames, as small video nets have at their end."""
+
+    def __init__(self, video: nn.Module) -> None:
+        super().__init__()
+        self.video = video
+
+    def forward(self, rgb, skeleton, present):
+        rgb = rgb[:, :, :2].contiguous(memory_format=torch.channels_last_3d)
+        return self.video(rgb).square().mean((2, 3, 4))[:, :3]
+
+
 def test_early_stop_spends_less_and_still_trains(trainee, clips, threat):
     spent = []
     for early in (False, True):
