@@ -4,7 +4,12 @@ No Ray here: many small models are trained one after the other, and a benchmark 
 neither workers nor storage. The loop, the data path and the attacks are the project's own.
 """
 
+import hashlib
+import json
+import time
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +26,9 @@ from components.training.data import open_data, open_split
 from components.training.loop import train_epochs
 from components.training.state import new_state
 from components.training.worker import evaluation_threat
+
+DRAWS = 4000
+Run = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -98,3 +106,55 @@ def judge(
         torch.cat(clean).numpy(),
         {cell: torch.cat(parts).numpy() for cell, parts in standing.items()},
     )
+
+
+def stored_run(
+    row: str, config: Config, shards: str, out: Path, *, on: str = "test", restarts: int = 2
+) -> tuple[Run, bool]:
+    """One trained and judged model, and whether it was made now rather than read from `out`.
+
+    Per clip: `clip_id`, `clean` and one list a cell of 0 and 1. An interrupted benchmark finds
+    what it had finished; whatever decides the outcome of a run is in its file's name.
+    """
+    told = config.model_dump(mode="json")
+    told = {k: told[k] for k in ("seed", "data", "model", "threat", "train")}
+    key = hashlib.sha256(json.dumps([told, on, restarts], sort_keys=True).encode()).hexdigest()[:12]
+    path = out / f"{row}-seed{config.seed}-{on}-{key}.json"
+    if path.is_file():
+        return json.loads(path.read_text()), False
+    started = time.monotonic()
+    model, passes = train_best(config, shards)
+    verdicts = judge(model, config, shards, split=on, n_restarts=restarts)
+    body = {
+        "row": row,
+        "seed": config.seed,
+        "seconds": time.monotonic() - started,
+        "passes": passes,
+        "clip_id": list(verdicts.clip_id),
+        "clean": verdicts.clean.astype(int).tolist(),
+        **{cell: verdicts.standing[cell].astype(int).tolist() for cell in CELLS},
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_suffix(".tmp").write_text(json.dumps(body))
+    path.with_suffix(".tmp").replace(path)
+    return body, True
+
+
+def lead(ours: list[Run], theirs: list[Run], cell: str = "both") -> dict[str, float]:
+    """Mean difference in accuracy, bootstrapped over seeds and clips, both paired."""
+    pairs = list(zip(ours, theirs, strict=True))
+    if any(a["clip_id"] != b["clip_id"] for a, b in pairs):
+        raise ValueError("the two rows were judged on different clips")
+    gaps = np.array([np.subtract(a[cell], b[cell]) for a, b in pairs], dtype=float)
+    generator = np.random.default_rng(0)
+    seeds = generator.integers(0, gaps.shape[0], (DRAWS, gaps.shape[0]))
+    clips = generator.integers(0, gaps.shape[1], (DRAWS, gaps.shape[1]))
+    draws = [gaps[np.ix_(s, c)].mean() for s, c in zip(seeds, clips, strict=True)]
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return {"value": float(gaps.mean()), "low": float(low), "high": float(high)}
+
+
+def points(found: dict[str, float]) -> str:
+    """A difference as percentage points with its interval."""
+    value, low, high = (100 * found[k] for k in ("value", "low", "high"))
+    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"

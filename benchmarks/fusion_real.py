@@ -10,10 +10,7 @@ starts from the clips that stand in the two others. Takes hours on two cores.
 """
 
 import argparse
-import hashlib
-import json
 import statistics
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +19,18 @@ import torch
 
 from benchmarks._bench import ROOT, Result
 from benchmarks._fusion_rows import ROWS
-from benchmarks._real import judge, train_best
+from benchmarks._real import Run, lead, points, stored_run
 from components.attacks import CELLS
 from components.config import Config, apply_overrides, load_config
 
 EXPLICIT = True
-DRAWS = 4000
 
 
 def run(args: list[str]) -> Result:
     """Train and judge what is missing, then print the table; the ratio is AMR's lead in points."""
     options = _parse(args)
     torch.set_num_threads(options.threads)
-    table: dict[str, list[dict[str, Any]]] = {row: [] for row in options.rows.split(",")}
+    table: dict[str, list[Run]] = {row: [] for row in options.rows.split(",")}
     unknown = set(table) - set(ROWS)
     if unknown:
         raise SystemExit(f"no row {sorted(unknown)[0]!r}; there are: {', '.join(ROWS)}")
@@ -75,43 +71,23 @@ def _config(options: argparse.Namespace, seed: int, row: dict[str, Any]) -> Conf
     return apply_overrides(load_config(ROOT / "params.yaml", options.set), {**base, **row})
 
 
-def _one(row: str, config: Config, options: argparse.Namespace) -> dict[str, Any]:
-    """One trained and judged model, from its file when it is there already."""
-    told = config.model_dump(mode="json")
-    told = {k: told[k] for k in ("seed", "data", "model", "threat", "train")}
-    key = hashlib.sha256(
-        json.dumps([told, options.on, options.restarts], sort_keys=True).encode()
-    ).hexdigest()[:12]
-    path = Path(options.out) / f"{row}-seed{config.seed}-{options.on}-{key}.json"
-    if path.is_file():
-        return json.loads(path.read_text())
-    started = time.monotonic()
-    model, passes = train_best(config, options.shards)
-    verdicts = judge(model, config, options.shards, split=options.on, n_restarts=options.restarts)
-    body = {
-        "row": row,
-        "seed": config.seed,
-        "seconds": time.monotonic() - started,
-        "passes": passes,
-        "clip_id": list(verdicts.clip_id),
-        "clean": verdicts.clean.astype(int).tolist(),
-        **{cell: verdicts.standing[cell].astype(int).tolist() for cell in CELLS},
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(".tmp").write_text(json.dumps(body))
-    path.with_suffix(".tmp").replace(path)
-    print(_line(row, [body]) + f"   seed {config.seed}, {body['seconds']:.0f} s", flush=True)
+def _one(row: str, config: Config, options: argparse.Namespace) -> Run:
+    body, new = stored_run(
+        row, config, options.shards, Path(options.out), on=options.on, restarts=options.restarts
+    )
+    if new:
+        print(_line(row, [body]) + f"   seed {config.seed}, {body['seconds']:.0f} s", flush=True)
     return body
 
 
-def _result(table: dict[str, list[dict[str, Any]]], options: argparse.Namespace) -> Result:
+def _result(table: dict[str, list[Run]], options: argparse.Namespace) -> Result:
     print(f"\n{'fusion':<22} {'clean':>13} {'rgb':>13} {'skeleton':>13} {'both':>13}")
     for row, runs in table.items():
         print(_line(row, runs))
     first, *others = table
     leads = {row: lead(table[first], table[row]) for row in others}
     for row, found in leads.items():
-        print(f"{first} - {row}: {_points(found)} points under joint attack")
+        print(f"{first} - {row}: {points(found)} points under joint attack")
     least = min(leads.values(), key=lambda found: found["low"], default=None)
     return Result(
         name=f"fusion_real_{options.on}",
@@ -126,35 +102,16 @@ def _result(table: dict[str, list[dict[str, Any]]], options: argparse.Namespace)
     )
 
 
-def lead(
-    ours: list[dict[str, Any]], theirs: list[dict[str, Any]], cell: str = "both"
-) -> dict[str, float]:
-    """Mean difference in accuracy, bootstrapped over seeds and clips, both paired."""
-    pairs = list(zip(ours, theirs, strict=True))
-    if any(a["clip_id"] != b["clip_id"] for a, b in pairs):
-        raise ValueError("the two rows were judged on different clips")
-    gaps = np.array([np.subtract(a[cell], b[cell]) for a, b in pairs], dtype=float)
-    generator = np.random.default_rng(0)
-    seeds = generator.integers(0, gaps.shape[0], (DRAWS, gaps.shape[0]))
-    clips = generator.integers(0, gaps.shape[1], (DRAWS, gaps.shape[1]))
-    draws = [gaps[np.ix_(s, c)].mean() for s, c in zip(seeds, clips, strict=True)]
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return {"value": float(gaps.mean()), "low": float(low), "high": float(high)}
+def _figures(runs: list[Run]) -> dict[str, float]:
+    return {
+        cell: statistics.mean(float(np.mean(r[cell])) for r in runs) for cell in ("clean", *CELLS)
+    }
 
 
-def _figures(runs: list[dict[str, Any]]) -> dict[str, float]:
-    return {cell: statistics.mean(np.mean(r[cell]) for r in runs) for cell in ("clean", *CELLS)}
-
-
-def _line(row: str, runs: list[dict[str, Any]]) -> str:
+def _line(row: str, runs: list[Run]) -> str:
     cells = []
     for cell in ("clean", *CELLS):
         values = [100 * float(np.mean(r[cell])) for r in runs]
         spread = f" ±{statistics.stdev(values):4.1f}" if len(values) > 1 else ""
         cells.append(f"{statistics.mean(values):5.1f}{spread}".rjust(13))
     return f"{row:<22} " + " ".join(cells)
-
-
-def _points(found: dict[str, float]) -> str:
-    value, low, high = (100 * found[k] for k in ("value", "low", "high"))
-    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
