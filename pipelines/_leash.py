@@ -18,6 +18,7 @@ from ray.core.generated.gcs_pb2 import PlacementGroupTableData  # type: ignore[a
 from ray.exceptions import GetTimeoutError, RayActorError
 from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.util.placement_group import PlacementGroup, remove_placement_group
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 GRACE = 10.0  # seconds a controller gets to end by itself, which frees all it has
 
@@ -78,5 +79,7 @@ class Hold(ControllerCallback):
 
 
 def new_leash() -> Any:
-    """A leash on this node; it needs no CPU."""
-    return ray.remote(Leash).options(num_cpus=0, max_concurrency=8).remote()
+    """A leash on this node, which outlives all others of the cluster; it needs no CPU."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    options = {"num_cpus": 0, "max_concurrency": 8, "scheduling_strategy": here}
+    return ray.remote(Leash).options(**options).remote()
