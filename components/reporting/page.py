@@ -15,8 +15,12 @@ CELL_WORDS = {
     "skeleton": "the skeleton alone is attacked",
     "both": "video and skeleton are attacked together",
 }
-SHOWN_TRIALS = 12
-HIDDEN = ("key", "error", "passes", "best_epoch")  # of the trials' columns
+SHOWN_TRIALS = 6
+TELLING = 5  # trials with a score, below which importances and lines say nothing
+# Columns of the trials' table that the page tells otherwise, or not at all.
+HIDDEN = (
+    "key", "error", "passes", "best_epoch", "epochs", "status", "default", "winner", "pareto",
+)  # fmt: skip
 
 
 def build_page(
@@ -168,7 +172,7 @@ def _trials(results: Results) -> dict[str, Any]:
     """The search's trials, best first, and which columns to show."""
     rows = results.trials
     if not rows:
-        return {"columns": [], "rows": [], "total": 0}
+        return {"columns": [], "rows": [], "total": 0, "pictures": {}}
 
     def score(row: dict[str, str]) -> tuple[float, float]:
         # The second rung decides; a trial without any score comes last.
@@ -178,7 +182,18 @@ def _trials(results: Results) -> dict[str, Any]:
 
     ordered = sorted(rows, key=score)[:SHOWN_TRIALS]
     columns = [c for c in rows[0] if c not in HIDDEN and any(row[c] for row in ordered)]
-    return {"columns": columns, "rows": ordered, "total": len(rows)}
+    many = sum(bool(row.get("robust_acc")) for row in rows) >= TELLING
+    pictures = {n: p for n, p in results.pictures.items() if many or n == "pareto"}
+    told = [{**row, "what": _what(row)} for row in ordered]
+    return {"columns": columns, "rows": told, "total": len(rows), "pictures": pictures}
+
+
+def _what(row: dict[str, str]) -> str:
+    """What there is to say about a trial: how it ended, and whether it is one of note."""
+    notes = {"winner": "winner", "default": "the defaults", "pareto": "on the front"}
+    words = [word for name, word in notes.items() if row.get(name) == "True"]
+    status = row.get("status", "completed")
+    return ", ".join(words if status == "completed" else [*words, status])
 
 
 def _cell(text: str) -> str:

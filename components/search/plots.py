@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 INK, MUTED, LINE = "#1f2933", "#9aa5b1", "#0b7285"
 COLOURS = colormaps["viridis"]
+NAMED = 8  # trials, up to which each line carries its number
 
 
 def draw(folder: Path, trials: pa.Table, shares: Mapping[str, float]) -> list[Path]:
@@ -83,6 +84,10 @@ def _parallel(rows: list[dict[str, Any]], parameters: list[str]) -> Figure:
         style = "-" if row["status"] == "completed" else ":"
         width = 2.6 if row["winner"] else 1.4
         axes.plot(range(len(names)), heights, style, color=colour, lw=width, alpha=0.9)
+        if len(rows) <= NAMED:
+            axes.plot(range(len(names)), heights, "o", color=colour, ms=4)
+            word = "defaults" if row["default"] else f"trial {row['number']}"
+            axes.text(len(names) - 0.82, heights[-1], word, fontsize=7, color=INK, va="center")
     for i, name in enumerate(names):
         axes.axvline(i, color=MUTED, lw=0.8, zorder=0)
         for height, label in scales[name][1]:
@@ -103,9 +108,12 @@ def _scale(values: list[Any]) -> tuple[Any, list[tuple[float, str]]]:
         top = max(1, len(kinds) - 1)
         return (lambda v: kinds.index(str(v)) / top), [(i / top, k) for i, k in enumerate(kinds)]
     low, high = float(min(values)), float(max(values))
-    width = (high - low) or 1.0
-    ticks = [(t, f"{low + t * (high - low):.3g}") for t in (0.0, 0.5, 1.0)]
-    return (lambda v: (float(v) - low) / width), ticks if high > low else ticks[:1]
+    wide = low > 0 and high / low >= 10  # several orders of magnitude are told apart by logarithms
+    form, back = (np.log, np.exp) if wide else (float, float)
+    first = float(form(low))
+    width = (float(form(high)) - first) or 1.0
+    ticks = [(t, f"{float(back(first + t * width)):.3g}") for t in (0.0, 0.5, 1.0)]
+    return (lambda v: (float(form(v)) - first) / width), ticks if high > low else ticks[:1]
 
 
 def _short(name: str) -> str:

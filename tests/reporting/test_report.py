@@ -163,9 +163,30 @@ def test_trials_are_ranked_by_the_second_rung_and_shortened(artifacts: Path) -> 
     assert _run(artifacts) == 0
     html = (artifacts / "report" / "index.html").read_text(encoding="utf-8")
     search = html[html.index('id="search"') : html.index('id="data"')]
-    rates = re.findall(r"<td>(0\.\d+)</td></tr>", search)
+    rates = re.findall(r'<td>(0\.\d+)</td><td class="text">', search)
     assert rates[:4] == ["0.002233", "0.3", "0.01", "0.5"]
     assert "4 completed; ended because: trials" in search and "data:image/png;base64," in search
+
+
+def test_pictures_of_many_trials_wait_for_many_trials(artifacts: Path) -> None:
+    (artifacts / "tune" / "parallel.png").write_bytes(b"lines")
+    lines = "data:image/png;base64,bGluZXM="
+
+    def search() -> str:
+        assert _run(artifacts) == 0
+        html = (artifacts / "report" / "index.html").read_text(encoding="utf-8")
+        return html[html.index('id="search"') : html.index('id="data"')]
+
+    assert lines not in search()
+    (artifacts / "tune" / "trials.csv").write_text(
+        "number,status,default,winner,robust_acc,train.lr\n0,completed,True,False,0.1,0.01\n"
+        "1,stopped,False,False,0.2,0.02\n2,completed,False,True,0.5,0.03\n"
+        + "".join(f"{i},completed,False,False,0.05,0.{i}\n" for i in range(3, 9))
+    )
+    told = search()
+    assert lines in told and told.count("<tr>") == 1 + 6
+    assert '<td class="text">winner</td>' in told and '<td class="text">stopped</td>' in told
+    assert '<td class="text">the defaults</td>' in told
 
 
 def test_evaluation_without_curves_beside_one_with_them(artifacts: Path) -> None:
