@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from components.attacks import CELLS, Counter, ThreatModel, frozen
 from components.batch import Batch
 from components.evaluation.cost import count_passes
+from components.evaluation.faster import faster, foldable
 from components.evaluation.fixed import FixedShape
 from components.evaluation.loop import Scores, cells_of, perturb, score
 from components.evaluation.sizes import perturbation_sizes
@@ -111,6 +112,7 @@ def run_cascade(
     with frozen(net):
         every = torch.arange(clips.size, device=clips.label.device)
         clean = _run(hooked, net, clips, lambda batch: batch)
+        folds = [m for m in hooked if entries and foldable(m, clips)]
         result = ChunkResult(clips, clean, [], {}, {})
         fooled = {entry.name: torch.zeros_like(clean.scores.correct) for entry in entries}
         for cell in cells_of(threat, cells):
@@ -128,7 +130,7 @@ def run_cascade(
                 if len(index) == 0:
                     continue
                 attack = _attack(net, entry, threat.cell(cell), seed, source)
-                run = _run(hooked, net, clips.select(index), attack)
+                run = _run(hooked, net, clips.select(index), attack, folds)
                 broke = standing[index] & ~run.scores.correct
                 standing[index] &= run.scores.correct
                 fooled[entry.name][index] |= ~run.scores.correct
@@ -161,12 +163,17 @@ def _attack(
 
 
 def _run(
-    hooked: Sequence[nn.Module], net: Counter, clips: Batch, change: Callable[[Batch], Batch]
+    hooked: Sequence[nn.Module],
+    net: Counter,
+    clips: Batch,
+    change: Callable[[Batch], Batch],
+    folds: Sequence[nn.Module] = (),
 ) -> Run:
     net.reset()
     began = time.perf_counter()
     with count_passes(*hooked) as passes:
-        found = change(clips)
+        with faster(folds):
+            found = change(clips)
         scores = score(net, found)
         if scores.correct.is_cuda:
             torch.cuda.synchronize()
