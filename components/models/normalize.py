@@ -29,7 +29,7 @@ class VideoNormalize(nn.Module):
 
     def forward(self, rgb: Tensor) -> Tensor:
         """[B, 3, T, H, W] in [0, 1] -> the same shape, about zero mean and unit spread."""
-        return (rgb - self.mean) / self.std
+        return (rgb - self.mean).div_(self.std)
 
 
 class SkeletonNormalize(nn.Module):
@@ -54,7 +54,9 @@ class SkeletonNormalize(nn.Module):
 
     def forward(self, skeleton: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """[B, 3, S, V, M] and bool [B, S, M] -> map [B, 3 or 6, M, S, V] and real [B, M]."""
-        tracked = present[:, None, :, None, :]
+        # As large as the skeleton and in its layout: `where` is several times faster so.
+        skeleton = skeleton.contiguous()
+        tracked = present[:, None, :, None, :].expand_as(skeleton).contiguous()
         skeleton = torch.where(tracked, skeleton, 0.0)
         body = _first_tracked(skeleton, present)  # [B, 3, V]
         origin = body.mean(2) if self.centre == "body" else body[:, :, SPINE_MID]
@@ -72,16 +74,15 @@ class SkeletonNormalize(nn.Module):
 
 
 def _with_stand_ins(skeleton: Tensor, real: Tensor) -> Tensor:
-    """Copies of the clip's first real person in the places of absent ones.
+    """Copies of the clip's real person in the place of an absent one.
 
     Their features are masked out wherever persons meet; a copy there, rather than zeros, keeps the
-    batch statistics of BatchNorm those of real bodies. [B, C, M, S, V], real bool [B, M].
+    batch statistics of BatchNorm those of real bodies. [B, C, M, S, V], real bool [B, M], M <= 2.
     """
     if real.shape[1] == 1:
         return skeleton
-    first = real.to(torch.uint8).argmax(1)[:, None, None, None, None]
-    stand_in = skeleton.gather(2, first.expand(-1, skeleton.shape[1], 1, *skeleton.shape[3:]))
-    return torch.where(real[:, None, :, None, None], skeleton, stand_in)
+    skeleton = skeleton.contiguous()
+    return torch.where(real[:, None, :, None, None], skeleton, skeleton.flip(2))
 
 
 def _first_tracked(skeleton: Tensor, present: Tensor) -> Tensor:
