@@ -3,8 +3,8 @@
 A counter-based generator: element j of clip i is a hash of (seed of clip i, j). So one worker
 and eight draw the same noise for a clip, a resumed run draws what the lost one drew, and it
 all runs on the device in a few integer operations without a host sync.
-Mixer: the 32-bit finaliser "lowbias32" (C. Wellons, 2018), twice with different keys, in int64
-arithmetic masked to 32 bits, which gives the same bits on CPU and GPU.
+Mixer: the 32-bit finaliser "lowbias32" (C. Wellons, 2018), twice with different keys, in int32
+arithmetic that wraps around, which gives the same bits on CPU and GPU and runs in vector units.
 """
 
 import hashlib
@@ -28,33 +28,33 @@ def clip_seeds(
     return torch.tensor(words, dtype=torch.int64).reshape(-1, 2).to(device)
 
 
-def _mix(x: Tensor) -> Tensor:
-    """A bijection of 32-bit words held in int64. The products stay below 2**63 by splitting."""
-    x = x ^ (x >> 16)
-    x = _mul32(x, 0x7FEB352D)
-    x = x ^ (x >> 15)
-    x = _mul32(x, 0x846CA68B)
-    return x ^ (x >> 16)
+def _mix_(x: Tensor) -> Tensor:
+    """A bijection of 32-bit words held in int32, in place; the masks make its shifts logical."""
+    x ^= (x >> 16).bitwise_and_(0xFFFF)
+    x *= 0x7FEB352D
+    x ^= (x >> 15).bitwise_and_(0x1FFFF)
+    x *= 0x846CA68B - (1 << 32)
+    x ^= (x >> 16).bitwise_and_(0xFFFF)
+    return x
 
 
-def _mul32(x: Tensor, factor: int) -> Tensor:
-    # x < 2**32 and factor < 2**32 could overflow int64, so multiply by the two 16-bit halves.
-    low = x * (factor & 0xFFFF)
-    high = ((x * (factor >> 16)) & 0xFFFF) << 16
-    return (low + high) & _MASK
+def words(seeds: Tensor, count: int, stream: int = 0) -> Tensor:
+    """32 random bits as int32 [B, count] from seeds [B, 2]; `stream` separates several draws."""
+    low, high = (seeds - (seeds >> 31 << 32)).to(torch.int32).split(1, 1)
+    counter = torch.arange(count, dtype=torch.int32, device=seeds.device)
+    mixed = _mix_(counter + _mix_(low + _int32(stream * 0x9E3779B9)))
+    return _mix_(mixed.bitwise_xor_(high))
+
+
+def _int32(value: int) -> int:
+    """The low 32 bits of a number, as int32 holds them."""
+    return ((value + (1 << 31)) & _MASK) - (1 << 31)
 
 
 def bits(seeds: Tensor, shape: Sequence[int], stream: int = 0) -> Tensor:
-    """32 random bits as int64 [B, *shape] from seeds [B, 2]; `stream` separates several draws."""
-    count = math.prod(shape)
-    counter = torch.arange(count, dtype=torch.int64, device=seeds.device)
-    key0 = _mix((seeds[:, :1] + _mix_int(stream)) & _MASK)
-    words = _mix(_mix((counter + key0) & _MASK) ^ seeds[:, 1:])
-    return words.reshape(seeds.shape[0], *shape)
-
-
-def _mix_int(stream: int) -> int:
-    return (stream * 0x9E3779B9) & _MASK
+    """`words` as int64 [B, *shape] in [0, 2**32)."""
+    drawn = words(seeds, math.prod(shape), stream).to(torch.int64).bitwise_and_(_MASK)
+    return drawn.reshape(seeds.shape[0], *shape)
 
 
 def uniform(seeds: Tensor, shape: Sequence[int], stream: int = 0) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from components.attacks.plausible import project_motion
 from components.batch import Batch
-from components.seeds import bits, normal, uniform
+from components.seeds import normal, uniform, words
 
 if TYPE_CHECKING:
     from components.attacks.threat import Budget, ThreatModel
@@ -188,8 +188,8 @@ def coarse_uniform(seeds: Tensor, shape: tuple[int, ...] | torch.Size) -> Tensor
     Four values come from one 32-bit word: the start of PGD then costs a small share of a step.
     """
     count = int(np.prod(shape))
-    words = bits(seeds, (-(-count // 4),)).to(torch.int32)
-    values = words.view(torch.uint8)[:, :count].to(torch.float32)
+    drawn = words(seeds, -(-count // 4))
+    values = drawn.view(torch.uint8)[:, :count].to(torch.float32)
     return values.add_(0.5).mul_(1.0 / 128).sub_(1.0).reshape(-1, *shape)
 
 

@@ -67,3 +67,20 @@ def test_integers_cover_their_range():
     drawn = seeds.integers(seeds.clip_seeds(3, ["a"], "t"), 7, (7000,))
     counts = torch.bincount(drawn.flatten(), minlength=7)
     assert counts.numel() == 7 and counts.min() > 850
+
+
+@pytest.mark.parametrize("stream", [0, 3, 2_000_001])
+def test_bits_are_those_of_the_mixer_in_plain_integers(stream):
+    """Torch's int32 products must wrap around, or a run would differ between machines."""
+
+    def mix(x: int) -> int:
+        x = ((x ^ x >> 16) * 0x7FEB352D) % 2**32
+        x = ((x ^ x >> 15) * 0x846CA68B) % 2**32
+        return x ^ x >> 16
+
+    keys = seeds.clip_seeds(5, ["a", "b", "c", "d"], "noise")
+    drawn = seeds.bits(keys, (2, 50), stream)
+    for row, (low, high) in zip(drawn, keys.tolist(), strict=True):
+        key = mix((low + stream * 0x9E3779B9) % 2**32)
+        expected = [mix(mix((j + key) % 2**32) ^ high) for j in range(100)]
+        assert row.flatten().tolist() == expected
