@@ -36,6 +36,7 @@ class AmrSection(Section):
         0.0, ge=0, lt=1, description="share of training clips decided by one modality at random"
     )
     balance: float = Field(0.0, ge=0, description="loss on unequal mean weights")
+    distil: float = Field(0.0, ge=0, description="how much the joint prediction teaches the heads")
 
 
 class ModelSection(Section):

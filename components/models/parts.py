@@ -12,7 +12,7 @@ from components.models.fim import FIM
 from components.models.memory import CommonSpace, FeatureMemory, MemoryMerge, similarity
 from components.models.merge import ConcatMerge, LateMerge
 from components.models.mmtm import MMTM
-from components.models.reweight import LogitReweighter, imbalance
+from components.models.reweight import LogitReweighter, imbalance, mutual
 
 Pair = tuple[int, int]  # (video, skeleton): channels of two maps, or lengths of two features
 
@@ -83,12 +83,13 @@ def amr_parts(
     detach: bool = False,
     stream_drop: float = 0.0,
     balance: float = 0.0,
+    distil: float = 0.0,
 ) -> Parts:
     """AMR from its settings.
 
     stage_weights, stage_gates: modality weights and channel gates between the maps; neither = no
         modules at the stages. logits: "attention" re-weights the two predictions, "mean" does not.
-    balance: weight of the loss `imbalance`.
+    balance, distil: weights of the losses `imbalance` and `mutual`; the latter needs heads.
     The rest are the keywords of `StageReweighter` and `LogitReweighter` (`logit_floor` is the
     latter's floor); `docs/amr.md` explains them.
     """
@@ -126,7 +127,11 @@ def amr_parts(
             detach=detach,
             stream_drop=stream_drop,
         )
-    penalties = [partial(imbalance, factor=balance)] if balance else []
+    penalties = [
+        partial(penalty, factor=factor)
+        for penalty, factor in ((imbalance, balance), (mutual, distil))
+        if factor
+    ]
     return Parts(merge, features, stages, penalties=penalties)
 
 

@@ -8,6 +8,7 @@ weights here each bound how far one modality alone can carry, or veto, a class.
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from components.batch import ModelOutput
@@ -121,4 +122,21 @@ def imbalance(output: ModelOutput, factor: float = 1.0) -> Tensor:
     for weight in output.weights.values():
         mean = weight.flatten(0, -2).mean(0).clamp(min=1e-6)
         terms.append(math.log(2.0) + (mean * mean.log()).sum())
+    return factor * torch.stack(terms).mean()
+
+
+def mutual(output: ModelOutput, factor: float = 1.0) -> Tensor:
+    """factor * mean over modalities and clips of KL(fused prediction || that of the head).
+
+    The joint prediction teaches the single ones (knowledge distillation, Hinton et al., arXiv
+    1503.02531, from the fused to the single modality, on the same attacked clip); no gradient goes
+    back into the teacher. 0 without heads.
+    """
+    if not output.aux:
+        return output.logits.new_zeros((), dtype=torch.float32)
+    teacher = output.logits.detach().float().log_softmax(1)
+    terms = [
+        F.kl_div(head.float().log_softmax(1), teacher, reduction="batchmean", log_target=True)
+        for head in output.aux.values()
+    ]
     return factor * torch.stack(terms).mean()

@@ -8,15 +8,15 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from components.attacks import ThreatModel, frozen, pgd
 from components.attacks.folding import folded
 from components.attacks.gradient import value_and_grad
 from components.attacks.losses import cross_entropy
 from components.attacks.pgd import start_seeds
-from components.batch import Batch, logits_of
-from components.training.losses import kl
+from components.batch import Batch, ModelOutput, logits_of
+from components.training.losses import auxiliary, kl
 from components.training.recipe import Recipe
 
 NOISE = 2.0  # k of N-FGSM: its noise is uniform in [-k eps, k eps]
@@ -46,8 +46,19 @@ def leave_clean(inner: Inner) -> Batch:
 
 
 def craft_pgd(inner: Inner) -> Batch:
-    """PGD on the cross-entropy (Madry et al., arXiv 1706.06083)."""
+    """PGD on the cross-entropy (Madry et al., arXiv 1706.06083), of the heads too if so wanted.
+
+    A fused prediction that is already wrong, or safe through one modality, tells the attack little
+    about the other; the heads' own loss goes on asking both streams for their worst.
+    """
     recipe = inner.recipe
+
+    def with_heads(output: ModelOutput | Tensor, label: Tensor) -> Tensor:
+        loss = cross_entropy(output, label)
+        if isinstance(output, ModelOutput):
+            loss = loss + recipe.heads * auxiliary(output, label, 0.0)
+        return loss
+
     with attackable(inner.module) as net:
         return pgd(
             net,
@@ -58,6 +69,7 @@ def craft_pgd(inner: Inner) -> Batch:
             rel_alpha=recipe.rel_alpha,
             random_start=recipe.random_start,
             early_stop=recipe.early_stop,
+            loss=with_heads if recipe.heads else "ce",
             name="train",
         )
 

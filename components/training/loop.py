@@ -187,6 +187,7 @@ def recipe_of(train: TrainSection, epoch: int = 0, boost: int = 0) -> Recipe:
         rel_alpha=attack.rel_alpha,
         random_start=attack.random_start,
         early_stop=attack.early_stop,
+        heads=attack.heads,
         boost=boost,
         beta=train.beta,
         label_smoothing=train.label_smoothing,

@@ -13,6 +13,7 @@ class Recipe:
     steps, rel_alpha: attack steps (Free: passes over each batch), and their length over eps
                       (0 = the method's own choice)
     early_stop:       clips that are already fooled take no further step
+    heads:            weight of the per-modality heads' loss in what a PGD attack climbs
     boost:            rollbacks after catastrophic overfitting; each doubles the steps
     """
 
@@ -21,6 +22,7 @@ class Recipe:
     rel_alpha: float = 0.0
     random_start: bool = True
     early_stop: bool = False
+    heads: float = 0.0
     boost: int = 0
     beta: float = 6.0
     label_smoothing: float = 0.0

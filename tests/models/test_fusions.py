@@ -12,7 +12,7 @@ from components.models.fim import FIM
 from components.models.memory import FeatureMemory, similarity
 from components.models.mmtm import MMTM
 from components.models.pooling import person_mean
-from components.models.reweight import LogitReweighter, imbalance, statistics
+from components.models.reweight import LogitReweighter, imbalance, mutual, statistics
 
 REAL = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
 
@@ -173,6 +173,22 @@ def test_floored_softmax_and_imbalance() -> None:
     tilted = even._replace(weights={"a": torch.tensor([[0.9, 0.1]])})
     expected = math.log(2) + 0.9 * math.log(0.9) + 0.1 * math.log(0.1)
     assert imbalance(tilted, 2.0).item() == pytest.approx(2 * expected, abs=1e-5)
+
+
+def test_the_joint_prediction_teaches_the_heads_and_learns_nothing_itself() -> None:
+    torch.manual_seed(0)
+    joint, rgb, skeleton = (torch.randn(5, 3, requires_grad=True) for _ in range(3))
+    output = ModelOutput(joint, {"rgb": rgb, "skeleton": skeleton}, {}, {})
+    p = joint.detach().softmax(1).numpy()
+    expected = 0.0
+    for head in (rgb, skeleton):
+        q = head.detach().softmax(1).numpy()
+        expected += (p * np.log(p / q)).sum(1).mean() / 2
+    loss = mutual(output, 3.0)
+    assert loss.item() == pytest.approx(3 * expected, rel=1e-5)
+    loss.backward()
+    assert joint.grad is None and rgb.grad.abs().sum() > 0 and skeleton.grad.abs().sum() > 0
+    assert mutual(output._replace(aux={})).item() == 0.0
 
 
 def test_minsim_is_the_mean_cosine() -> None:

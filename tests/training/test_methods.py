@@ -56,6 +56,21 @@ def test_after_a_rollback_single_step_methods_take_more_steps(fresh, section, cl
     assert Recipe(steps=5, boost=1).attack_steps == 10
 
 
+def test_an_attack_on_the_heads_too_finds_clips_that_hurt_them_more(
+    fresh, section, clips, threat
+):
+    model = fresh(section()).model
+    hurt = []
+    for heads in (0.0, 4.0):
+        recipe = Recipe(steps=5, heads=heads)
+        adv = METHODS["pgd_at"].craft(Inner(model, clips, threat, recipe, 3))
+        threat.check(clips, adv)
+        with frozen(model) as net, torch.no_grad():
+            output = net(adv.rgb, adv.skeleton, adv.present)
+        hurt.append(float(losses.auxiliary(output, clips.label, 0.0).mean()))
+    assert hurt[1] > hurt[0]
+
+
 def test_start_depends_on_seed_and_clip_alone(fresh, section, clips, threat):
     whole = crafted("pgd_at", fresh, section, clips, threat)
     part = clips.select(torch.tensor([5, 2]))
