@@ -48,7 +48,8 @@ def run(args: list[str]) -> Result:
         folder = Path(name)
         sides["names of NTU-RGB+D 120, seconds"] = _index_names(folder)
         with cluster(RaySection()) as c:
-            _stages(folder / "warm", 8, 160, 90, 12)  # workers start, libraries load
+            # Every worker starts and loads its libraries: the index hands out 64 clips at a time.
+            _stages(folder / "warm", 64 * 2 * c.cpus, 160, 90, 12, "shard.clips_per_shard=8")
             for size in options.sizes:
                 per_shard = min(128, max(1, size // (4 * c.cpus)))
                 sides[f"{size} clips"] = _stages(

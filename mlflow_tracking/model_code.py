@@ -6,6 +6,7 @@ which MLflow's scoring server turns into HTTP 400 with the reason.
 """
 
 import sys
+import warnings
 from typing import Any
 
 import pandas as pd
@@ -19,6 +20,8 @@ from mlflow_tracking.serving import BadInput, Predictor, join
 RAW = ("video_base64", "skeleton_text")
 ARRAYS = ("rgb", "skeleton")
 MAX_CLIPS = 64
+# MLflow would take type hints of `predict` for a schema, so it has none, on purpose.
+warnings.filterwarnings("ignore", message=".*Add type hints to the `predict` method")
 
 
 class RobustClassifier(PythonModel):
@@ -30,7 +33,6 @@ class RobustClassifier(PythonModel):
         files = context.artifacts
         self.predictor = Predictor.load(files["checkpoint"], files["serving"])
 
-    # MLflow would take a type hint of model_input for a schema, so it has none.
     def predict(self, context: Any, model_input, params: Any = None) -> pd.DataFrame:  # type: ignore[no-untyped-def]
         """One row of answers per clip."""
         try:

@@ -160,6 +160,21 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def newest(artifacts: Path, stage: str, model: str, of: str = ".") -> Outbox | None:
+    """The run of `stage` for `model` (its tag) that was started last.
+
+    of: the folder inside `artifacts` that the run wrote to; several seeds share the journals.
+    """
+    boxes = [Outbox(file.parent) for file in (artifacts / FOLDER).glob("*/run.json")]
+    fitting = [box for box in boxes if _of_what(box.about) == (stage, model, of)]
+    return max(fitting, key=lambda box: box.about["start_ms"], default=None)
+
+
+def _of_what(about: Mapping[str, Any]) -> tuple[str | None, str | None, str]:
+    tags = about["tags"]
+    return tags.get("stage"), tags.get("model"), about.get("artifacts", ".")
+
+
 def _ends_line(file: Any) -> bool:
     file.seek(-1, os.SEEK_END)
     return file.read(1) == b"\n"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from components.checkpoint import CONFIG, WEIGHTS
-from mlflow_tracking import lineage, names
+from mlflow_tracking import lineage, names, store
 from mlflow_tracking.gate import Decision, Evaluated
 from mlflow_tracking.serving import SETTINGS
 from mlflow_tracking.signature import input_example, signature
@@ -123,6 +123,7 @@ def fetch(tracking_uri: str, model_uri: str, place: Path) -> tuple[Path, Path]:
     The checkpoint's folder and the settings file, copied to `place`. Raises ValueError when there
     is no such model or it is not one of this project's.
     """
+    store.quiet()
     import mlflow
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException

@@ -14,9 +14,12 @@ import hashlib
 import io
 import json
 import logging
+import os
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -36,6 +39,7 @@ DESCRIPTIONS = {
     "train": "Training; `val/...` are held-out training subjects, by epoch.",
     "tune": "Search by validation robust accuracy in the worst cell; trials are nested runs.",
     "evaluate": "Test split under the whole attack suite; figures with intervals in the table.",
+    "seeds": "The same recipe with several seeds: means over the seeds, `.../std` their spread.",
 }
 
 
@@ -174,6 +178,22 @@ class Tracker:
             self._sender.wake()
 
 
+_outer: ContextVar[Tracker | None] = ContextVar("outer", default=None)
+
+
+@contextmanager
+def under(run: Tracker) -> Iterator[None]:
+    """Runs that stages start inside the block are nested in `run` and share its journals' folder.
+
+    For a command that runs other stages: they need not know of it.
+    """
+    token = _outer.set(run)
+    try:
+        yield
+    finally:
+        _outer.reset(token)
+
+
 def start_run(
     stage: str,
     config: Config,
@@ -186,11 +206,15 @@ def start_run(
 ) -> Tracker:
     """Open the run of a stage, or of one trial or seed of it (`parent` is the outer run's `key`).
 
-    Without `parent` the run lies under the run of the present `dvc repro`, when there is one.
+    Without `parent` the run lies under that of `under`, else under the run of the present
+    `dvc repro`, when there is one.
     All settings become parameters, the lineage tags and an artifact. Nothing here waits for a
     server, and a server that is away is no error.
     """
-    root = artifacts / FOLDER
+    outer = _outer.get()
+    if outer is not None and not parent:
+        parent = outer.key
+    root = outer.box.folder.parent if outer else artifacts / FOLDER
     uri = store.tracking_uri(config.tracking)
     facts = lineage.collect(config, artifacts)
     pointer = root / "latest" / f"{_slug(stage)}-{_slug(name)}.json"
@@ -200,6 +224,7 @@ def start_run(
         "experiment": config.tracking.experiment,
         "name": name if name.startswith(stage) else f"{stage} {name}",
         "parent": parent or (above.key if above else None),
+        "artifacts": os.path.relpath(artifacts, root.parent),
         "tags": names.texts(
             {
                 "stage": stage,
@@ -249,17 +274,6 @@ def attach(artifacts: Path, key: str) -> Tracker:
     if not (folder / "run.json").is_file():
         raise ValueError(f"{folder} holds no run; was it started with other artifacts?")
     return Tracker(Outbox(folder))
-
-
-def newest(artifacts: Path, stage: str, model: str) -> Outbox | None:
-    """The run of `stage` for `model` (its tag) that was started last."""
-    boxes = [Outbox(file.parent) for file in (artifacts / FOLDER).glob("*/run.json")]
-    fitting = [
-        box
-        for box in boxes
-        if (box.about["tags"].get("stage"), box.about["tags"].get("model")) == (stage, model)
-    ]
-    return max(fitting, key=lambda box: box.about["start_ms"], default=None)
 
 
 def _resume(root: Path, pointer: Path, settings: str) -> tuple[Outbox | None, IO[str] | None]:

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from components.batch import JOINTS, PERSONS, Batch, ModelOutput, logits_of
 from components.checkpoint import load_model
 from components.datasets import ClipDataset
-from components.ntu.classes import class_name
 from components.ntu.ids import ClipId
 from components.ntu.skeleton import Rejected
 from components.shards import Clip, ShardSet
@@ -62,7 +61,7 @@ class Predictor:
         self.config = config
         self.shards = shards
         self.classes = [int(action) for action in config["classes"]]
-        self.names = class_names(self.classes)
+        self.names = class_names(self.classes, shards["source"])
         section = config["model"]
         self.rgb_frames, self.rgb_size = section["rgb_frames"], section["rgb_size"]
         self.skeleton_frames = section["skeleton_frames"]
@@ -188,9 +187,9 @@ def join(batches: Sequence[Batch]) -> Batch:
     return Batch(rgb, skeleton, present, label, tuple(n for b in batches for n in b.clip_id))
 
 
-def class_names(actions: Sequence[int]) -> list[str]:
-    """A name for each class of a model, all different."""
-    names = [class_name(action) for action in actions]
+def class_names(actions: Sequence[int], source: str) -> list[str]:
+    """A name for each class of a model trained on `source`, all different."""
+    names = [get_source(source).class_name(action) for action in actions]
     return [
         name if names.count(name) == 1 else f"{name} (A{action:03d})"
         for name, action in zip(names, actions, strict=True)

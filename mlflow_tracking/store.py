@@ -95,6 +95,12 @@ def turn(uri: str) -> AbstractContextManager[Any]:
     return locked(file.with_name(file.name + ".lock")) if file else nullcontext()
 
 
+def quiet() -> None:
+    """Keep MLflow's links and bars out of the stages' output."""
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+
 def client(uri: str) -> "MlflowClient":
     """A client whose requests time out in seconds: repeating them is the outbox's work.
 
@@ -103,8 +109,7 @@ def client(uri: str) -> "MlflowClient":
     """
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", REQUEST_SECONDS)
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    quiet()
     # Seconds to import; a stage that logs nothing should not pay for it.
     from mlflow import MlflowClient
 

@@ -74,7 +74,7 @@ def run_stage(
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. train.epochs=2")
     parser.add_argument("--params", default=str(ROOT / "params.yaml"), help="settings file")
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
     setup_logging()
     mendable: list[type[Exception]] = [ValueError, OSError, StageError, *expected]
     try:

@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--picture", type=Path, help="also draw frame, skeleton and weights there")
     parser.add_argument("--json", action="store_true", help="print the whole answer as JSON")
     parser.add_argument("--params", default=str(ROOT / "params.yaml"), help="settings file")
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
     setup_logging()
     try:
         config = load_config(args.params, args.overrides)

@@ -13,7 +13,8 @@ from mlflow_tracking import lineage, names, registry, store
 from mlflow_tracking.card import render
 from mlflow_tracking.files import write_json
 from mlflow_tracking.gate import Decision, decide
-from mlflow_tracking.run import Tracker, newest, start_run
+from mlflow_tracking.outbox import newest
+from mlflow_tracking.run import Tracker, start_run
 from mlflow_tracking.serving import class_names
 from pipelines._stage import Stage, StageError, run_stage
 
@@ -100,7 +101,7 @@ def register(
             config,
             model=candidate.model,
             checkpoint=checkpoint,
-            classes=class_names(checkpoint["classes"]),
+            classes=class_names(checkpoint["classes"], candidate.shards["source"]),
             data=data,
             summary=summary,
             decision=decision,

@@ -11,9 +11,8 @@ import yaml
 
 from components.config import load_config
 from mlflow_tracking import lineage, store
-from mlflow_tracking.outbox import FOLDER
+from mlflow_tracking.outbox import FOLDER, newest
 from mlflow_tracking.reproduce import Difference, Recorded, compare, differences, read_run
-from mlflow_tracking.run import newest
 from pipelines._stage import ROOT, StageError, absolute, setup_logging
 
 # What each stage writes under artifacts/; the rest is what it reads.
@@ -39,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--tolerance", type=float, default=0.0, help="of each number")
     parser.add_argument("--only-compare", action="store_true", help="do not run anything")
     parser.add_argument("--anyway", action="store_true", help="run it though something differs")
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
     setup_logging()
     try:
         config = load_config(args.params, args.overrides)

@@ -20,6 +20,7 @@ class Config(Section):
     """All settings; `params.yaml` holds their values."""
 
     seed: int = Field(0, ge=0)
+    seeds: int = Field(3, ge=1, description="of `python -m pipelines.seeds`: seed, seed + 1, ...")
     paths: Paths = Paths()
     sample: SampleSection = SampleSection()
     data: DataSection = DataSection()

@@ -45,6 +45,7 @@ class Source:
     `unit` is the unit of the joints, `example` a file name as `find` expects it. `same_clock`:
     frame i of the video belongs to frame i of the skeleton; otherwise the two cover the same span
     of time at rates of their own. `files` are those whose content decides what a clip is.
+    `class_name` names an action number; a data set without names shows the number.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Source:
             inside(root, name) for name in (found.video, found.skeleton) if name
         ]
     )
+    class_name: Callable[[int], str] = "A{:03d}".format
 
 
 def inside(root: Path, name: str) -> Path:

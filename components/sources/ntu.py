@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from components.ntu import video
+from components.ntu.classes import class_name
 from components.ntu.ids import ClipId
 from components.ntu.people import People, choose_people
 from components.ntu.skeleton import read_skeleton
@@ -73,4 +74,5 @@ SOURCE = Source(
     people,
     probe,
     frames,
+    class_name=class_name,
 )

@@ -7,6 +7,7 @@ tree has none, depth (`_depth.mat`, `d_depth` 240 x 320 x frames, millimetres) i
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +29,13 @@ _FROM_V1 = [3, 2, 1, 0, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19
 _NECK = 2
 _FOCAL, _WIDTH, _HEIGHT = 285.63, 320, 240  # Kinect v1's depth camera, in pixels
 _NEAR, _FAR = 1000, 4000  # millimetres shown as 255 and as 1
+_CLASSES = (
+    *("swipe left", "swipe right", "wave", "clap", "throw", "cross arms", "basketball shot"),
+    *("draw x", "draw circle clockwise", "draw circle counter-clockwise", "draw triangle"),
+    *("bowling", "boxing", "baseball swing", "tennis swing", "arm curl", "tennis serve"),
+    *("two-hand push", "knock", "catch", "pick up and throw", "jog", "walk", "sit to stand"),
+    *("stand to sit", "lunge", "squat"),
+)
 
 
 def find(root: Path, *, depth: bool = False) -> Listing:
@@ -115,8 +123,16 @@ def _load(root: Path, name: str, key: str, reason: str) -> np.ndarray:
 
 
 _EXAMPLE = "a1_s1_t1_skeleton.mat and a1_s1_t1_color.avi (or a1_s1_t1_depth.mat)"
-SOURCE = Source("utd_mhad", "metres", _EXAMPLE, find, people, probe, frames, same_clock=False)
-DEPTH_SOURCE = Source(
-    *("utd_mhad_depth", "metres", _EXAMPLE, partial(find, depth=True), people, probe, frames),
+
+
+def class_name(action: int) -> str:
+    """The name of an action as the data set's page lists them, or "A123" beyond the 27."""
+    return _CLASSES[action - 1] if 1 <= action <= len(_CLASSES) else f"A{action:03d}"
+
+
+SOURCE = Source(
+    *("utd_mhad", "metres", _EXAMPLE, find, people, probe, frames),
     same_clock=False,
+    class_name=class_name,
 )
+DEPTH_SOURCE = replace(SOURCE, name="utd_mhad_depth", find=partial(find, depth=True))

@@ -98,7 +98,7 @@ def test_reproduce_refuses_other_shards(
 def test_an_evaluation_is_had_again(
     project: Any, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    from mlflow_tracking.run import newest
+    from mlflow_tracking.outbox import newest
     from pipelines import evaluate
 
     words = [

@@ -119,9 +119,11 @@ def test_what_lies_at_an_absent_person_changes_nothing(
     assert answers[0] == answers[1]
 
 
-def test_class_names_differ() -> None:
-    assert class_names([1, 2]) == ["drink water", "eat meal/snack"]
-    assert len(set(class_names([130, 131, 500]))) == 3
+def test_class_names_are_those_of_the_data_set_and_differ() -> None:
+    assert class_names([1, 2], "ntu") == ["drink water", "eat meal/snack"]
+    assert len(set(class_names([130, 131, 500], "ntu"))) == 3
+    assert class_names([1, 27], "utd_mhad_depth") == ["swipe left", "squat"]
+    assert class_names([20, 99], "imigue") == ["A020", "A099"]
 
 
 class _Trap:
