@@ -18,6 +18,20 @@ SETTINGS = {
     "frames": FRAMES, "size": SIDE, "margin": 0.1,
 }  # fmt: skip
 
+TINY = [
+    "data.protocol=custom", "data.train_subjects=[1,2,3,4]", "data.val_subjects=[2]",
+    "model.width=0.25", "model.rgb_frames=4", "model.rgb_size=16", "model.skeleton_frames=8",
+    "train.batch_size=16", "train.attack.steps=2", "tracking.system_metrics=false",
+    "tune.epochs=3", "tune.trials=3", "tune.proxy_steps=2", "tune.finalists=1",
+    "tune.finalist_suite=thin",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def tiny_search() -> list[str]:
+    """Settings of the tune stage for these clips."""
+    return TINY
+
 
 @pytest.fixture(scope="session")
 def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -14,19 +14,12 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-TINY = [
-    "data.protocol=custom", "data.train_subjects=[1,2,3,4]", "data.val_subjects=[2]",
-    "model.width=0.25", "model.rgb_frames=4", "model.rgb_size=16", "model.skeleton_frames=8",
-    "train.batch_size=16", "train.attack.steps=2", "tracking.system_metrics=false",
-    "tune.epochs=3", "tune.trials=3", "tune.proxy_steps=2", "tune.finalists=1",
-    "tune.finalist_suite=thin",
-]  # fmt: skip
 
 
-def start(artifacts: Path) -> subprocess.Popen[str]:
+def start(artifacts: Path, words: list[str]) -> subprocess.Popen[str]:
     store = f"tracking.uri=sqlite:///{artifacts.parent / 'mlflow.db'}"
     return subprocess.Popen(
-        [sys.executable, "-m", "pipelines.tune", f"paths.artifacts={artifacts}", store, *TINY],
+        [sys.executable, "-m", "pipelines.tune", f"paths.artifacts={artifacts}", store, *words],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         text=True,
@@ -66,13 +59,13 @@ def end_all(search: subprocess.Popen[str]) -> None:
 
 @pytest.mark.slow
 def test_a_search_survives_the_death_of_its_driver_and_of_a_trial(
-    tmp_path: Path, tiny_shards: str
+    tmp_path: Path, tiny_shards: str, tiny_search: list[str]
 ) -> None:
     artifacts = tmp_path / "artifacts"
     artifacts.mkdir()
     (artifacts / "shards").symlink_to(tiny_shards)
 
-    first = start(artifacts)
+    first = start(artifacts, tiny_search)
     try:
         done = wait_for(artifacts, "end", first)
         children = psutil.Process(first.pid).children(recursive=True)
@@ -84,7 +77,7 @@ def test_a_search_survives_the_death_of_its_driver_and_of_a_trial(
         end_all(first)
     before = [e for e in events(artifacts) if e["event"] == "epoch" and e["key"] == done["key"]]
 
-    second = start(artifacts)
+    second = start(artifacts, tiny_search)
     try:
         killed = None
         while second.poll() is None and killed is None:
