@@ -18,10 +18,10 @@ import numpy as np
 import torch
 
 from benchmarks._bench import ROOT, Result
-from benchmarks._fusion_rows import ROWS
+from benchmarks._fusion_rows import RECIPE, ROWS
 from benchmarks._real import Run, lead, points, stored_run
 from components.attacks import CELLS
-from components.config import Config, apply_overrides, load_config
+from components.config import Config, apply_overrides, load_config, parse_overrides
 
 EXPLICIT = True
 
@@ -46,13 +46,13 @@ def _parse(args: list[str]) -> argparse.Namespace:
     parser.add_argument("--shards", required=True)
     parser.add_argument("--rows", default="amr,late,concat,mmtm,minsim,exfmem,minsim_exfmem,fim")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--on", choices=("test", "val"), default="test")
     parser.add_argument("--train-subjects", default="1,3,5,7")
     parser.add_argument("--val-subjects", default="5")
     parser.add_argument("--restarts", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--set", action="append", default=[], help="key=value for every row")
+    parser.add_argument("--set", action="append", default=[], help="key=value of the recipe")
     parser.add_argument("--out", default=str(ROOT / "artifacts" / "bench" / "fusion_real"))
     return parser.parse_args(args)
 
@@ -68,7 +68,8 @@ def _config(options: argparse.Namespace, seed: int, row: dict[str, Any]) -> Conf
         "data.val_subjects": numbers[1],
         "train.epochs": options.epochs,
     }
-    return apply_overrides(load_config(ROOT / "params.yaml", options.set), {**base, **row})
+    wanted = parse_overrides(options.set)
+    return apply_overrides(load_config(ROOT / "params.yaml"), {**RECIPE, **base, **wanted, **row})
 
 
 def _one(row: str, config: Config, options: argparse.Namespace) -> Run:

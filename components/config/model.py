@@ -18,7 +18,7 @@ class AmrSection(Section):
     width: int = Field(8, ge=1, description="length of a modality's token")
     temperature: float = Field(1.0, gt=0, description="of every softmax over the modalities")
     floor: float = Field(0.35, ge=0, lt=0.5, description="least weight of a modality at a stage")
-    stage_weights: bool = Field(True, description="modality weights at the stages")
+    stage_weights: bool = Field(False, description="modality weights at the stages")
     stage_gates: bool = Field(False, description="channel gates at the stages besides")
     logits: Literal["attention", "mean"] = Field(
         "attention", description="how the two modalities' predictions are joined"
@@ -36,7 +36,10 @@ class AmrSection(Section):
         0.0, ge=0, lt=1, description="share of training clips decided by one modality at random"
     )
     balance: float = Field(0.0, ge=0, description="loss on unequal mean weights")
-    distil: float = Field(0.0, ge=0, description="how much the joint prediction teaches the heads")
+    share: float = Field(
+        0.5, gt=0, lt=1, description="weight of the video's prediction at the start"
+    )
+    distil: float = Field(1.0, ge=0, description="how much the joint prediction teaches the heads")
 
 
 class ModelSection(Section):

@@ -73,7 +73,7 @@ def amr_parts(
     width: int = 8,
     temperature: float = 1.0,
     floor: float = 0.35,
-    stage_weights: bool = True,
+    stage_weights: bool = False,
     stage_gates: bool = False,
     logits: str = "attention",
     evidence: str = "logits",
@@ -83,7 +83,8 @@ def amr_parts(
     detach: bool = False,
     stream_drop: float = 0.0,
     balance: float = 0.0,
-    distil: float = 0.0,
+    distil: float = 1.0,
+    share: float = 0.5,
 ) -> Parts:
     """AMR from its settings.
 
@@ -126,6 +127,7 @@ def amr_parts(
             doubt=doubt,
             detach=detach,
             stream_drop=stream_drop,
+            share=share,
         )
     penalties = [
         partial(penalty, factor=factor)

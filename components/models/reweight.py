@@ -31,8 +31,11 @@ class LogitReweighter(nn.Module):
     detach: in training, cut the evidence off the graph (gradient past the weights); never in eval
         mode, where attacks run
     stream_drop: in training, probability that a clip is decided by one modality drawn at random
+    share: weight of the video's prediction at the start; all its weights are moved by share - 1/2.
+        More than 1/2 where the skeleton's budget hurts more than the video's
 
-    At the start all weights are 1/2: without doubt that is the mean of the log-probabilities.
+    At the start all weights are 1/2 (or `share`): without doubt that is the mean of the
+    log-probabilities.
     """
 
     def __init__(
@@ -49,12 +52,19 @@ class LogitReweighter(nn.Module):
         doubt: float = 0.0,
         detach: bool = False,
         stream_drop: float = 0.0,
+        share: float = 0.5,
     ) -> None:
         super().__init__()
         if evidence not in ("logits", "features", "both"):
             raise ValueError(f"model.amr.evidence={evidence!r}: choose logits, features or both")
+        if abs(share - 0.5) > floor:
+            raise ValueError(
+                f"model.amr.share={share} with model.amr.logit_floor={floor}: a weight could fall "
+                "below 0; keep the share within the floor of 1/2"
+            )
         self.num_classes, self.doubt, self.detach = num_classes, doubt, detach
         self.stream_drop = stream_drop
+        self.shift = share - 0.5
         self.of_logits = self.of_features = None
         if evidence != "features":
             self.of_logits = nn.ModuleList(nn.Linear(STATISTICS, width) for _ in range(2))
@@ -79,6 +89,8 @@ class LogitReweighter(nn.Module):
         context = torch.relu(self.context(torch.cat(tokens, 1)))
         prior = 0.0 if self.lean is None else self.lean * evidence[2]
         weights = self.attention(context, tokens, prior)  # [B, 1 or K, 2]
+        if self.shift:
+            weights = weights + weights.new_tensor([self.shift, -self.shift])
         if self.training and self.stream_drop:
             weights = self._one_stream(weights)
         return (weights * log_p).sum(-1), weights.squeeze(1) if self.lean is None else weights

@@ -165,6 +165,18 @@ def test_stream_drop_leaves_one_modality_in_training_only() -> None:
     assert (merge.eval()(*features, *logits)[1] == 0.5).all()
 
 
+def test_share_moves_the_weights_of_the_video_and_must_leave_room_for_both() -> None:
+    torch.manual_seed(0)
+    features, logits = (torch.randn(60, 2), torch.randn(60, 2)), torch.randn(2, 60, 3)
+    merge = LogitReweighter(2, 2, 3, floor=0.4, share=0.6, evidence="features")
+    torch.nn.init.normal_(merge.attention.query.weight, std=100.0)
+    weights = merge(*features, *logits)[1]
+    assert torch.allclose(weights.sum(1), torch.ones(60))
+    assert 0.5 - 1e-6 <= weights[:, 0].min() < weights[:, 0].max() <= 0.7 + 1e-6
+    with pytest.raises(ValueError, match="share"):
+        LogitReweighter(2, 2, 3, floor=0.1, share=0.7)
+
+
 def test_floored_softmax_and_imbalance() -> None:
     weights = floored_softmax(torch.tensor([[100.0, -100.0], [0.0, 0.0]]), 1.0, 0.05)
     assert torch.allclose(weights, torch.tensor([[0.95, 0.05], [0.5, 0.5]]))
