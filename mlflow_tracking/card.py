@@ -34,7 +34,7 @@ def render(
             "method": config.train.method,
         },
         classes=classes,
-        data=data,
+        data={key: _plain(value) for key, value in data.items()},
         threat=list(_budgets(config, str(data["unit"]))),
         summary=summary,
         suite=summary.get("suite", config.evaluate.suite),
@@ -55,6 +55,26 @@ def accuracies(summary: Mapping[str, Any]) -> list[dict[str, str]]:
     return rows
 
 
+def _plain(value: Any) -> Any:
+    return "; ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+
+
+def headlines(summary: Mapping[str, Any]) -> str:
+    """Clean and worst-case accuracy as a small Markdown table: the description of a run."""
+    rows = [row for row in accuracies(summary) if row["what"].startswith(("clean", "worst"))]
+    lines = [f"| {row['what']} | {row['value']} | {row['interval']} |" for row in rows]
+    return "\n".join(
+        [
+            f"{summary['clips']} test clips, suite `{summary.get('suite', '')}`; gradient-masking "
+            f"checks: {summary.get('flagged', 'not run')}.",
+            "",
+            "| | accuracy | 95 % interval |",
+            "|---|--:|---|",
+            *lines,
+        ]
+    )
+
+
 def _row(what: str, accuracy: Mapping[str, Any]) -> dict[str, str]:
     if accuracy["value"] is None:
         return {"what": what, "value": "no clips", "interval": ""}
@@ -66,13 +86,20 @@ def _row(what: str, accuracy: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def _eps(modality: str, eps: float) -> str:
+    """As papers write it: 8/255 of a pixel's range, 0.05 metres."""
+    levels = round(eps * 255)
+    whole = modality == "rgb" and levels and abs(eps * 255 - levels) < 1e-9
+    return f"{levels}/255" if whole else f"{eps:.5g}"
+
+
 def _budgets(config: Config, unit: str) -> list[dict[str, Any]]:
     budgets = config.threat.model_dump(mode="json")
     return [
         {
             "modality": modality,
             "norm": budget["norm"],
-            "eps": f"{budget['eps']:.5g}",
+            "eps": _eps(modality, budget["eps"]),
             "unit": UNITS.get(modality, unit),
         }
         for modality, budget in budgets.items()

@@ -6,7 +6,7 @@ from typing import Any
 
 from components.config import Config
 from mlflow_tracking import names
-from mlflow_tracking.card import accuracies
+from mlflow_tracking.card import accuracies, headlines
 from mlflow_tracking.run import start_run
 
 
@@ -27,6 +27,7 @@ def log_evaluation(config: Config, artifacts: Path, model: str) -> None:
         run.headline(names.evaluation_metrics(summary), f"{model}/")
         run.log_metrics(names.weight_metrics(summary))
         run.log_table(accuracies(summary), "accuracies")
+        run.describe(headlines(summary))
         for file in sorted(folder.glob(f"{model}[._]*")):
             if "adversarial" not in file.name:
                 run.log_artifact(file, "evaluation")

@@ -6,7 +6,6 @@ which MLflow's scoring server turns into HTTP 400 with the reason.
 """
 
 import sys
-import warnings
 from typing import Any
 
 import pandas as pd
@@ -20,8 +19,6 @@ from mlflow_tracking.serving import BadInput, Predictor, join
 RAW = ("video_base64", "skeleton_text")
 ARRAYS = ("rgb", "skeleton")
 MAX_CLIPS = 64
-# MLflow would take type hints of `predict` for a schema, so it has none, on purpose.
-warnings.filterwarnings("ignore", message=".*Add type hints to the `predict` method")
 
 
 class RobustClassifier(PythonModel):
@@ -33,7 +30,8 @@ class RobustClassifier(PythonModel):
         files = context.artifacts
         self.predictor = Predictor.load(files["checkpoint"], files["serving"])
 
-    def predict(self, context: Any, model_input, params: Any = None) -> pd.DataFrame:  # type: ignore[no-untyped-def]
+    # Any other type hint of model_input MLflow would take for a schema, and none makes it complain.
+    def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
         """One row of answers per clip."""
         try:
             return pd.DataFrame(self._answers(_rows(model_input)))

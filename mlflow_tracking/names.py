@@ -9,6 +9,7 @@
 <model>-<other>/<the above>[/std|low|high]  paired difference of two models over seeds
 """
 
+import getpass
 import hashlib
 import json
 import re
@@ -51,6 +52,19 @@ def text(key: str, value: Any, limit: int = PARAM_LIMIT) -> str:
 def texts(values: Mapping[str, Any], limit: int = PARAM_LIMIT) -> dict[str, str]:
     """All `values` by clean name."""
     return {clean_name(key): text(key, value, limit) for key, value in values.items()}
+
+
+def origin(stage: str) -> dict[str, str]:
+    """The tags by which MLflow shows what made a run, and who."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = "unknown"  # a container's user without a name
+    return {
+        "mlflow.source.name": f"python -m pipelines.{stage}",
+        "mlflow.source.type": "LOCAL",
+        "mlflow.user": user,
+    }
 
 
 def evaluation_metrics(summary: Mapping[str, Any], split: str = "test") -> dict[str, float]:

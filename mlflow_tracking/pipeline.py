@@ -41,6 +41,8 @@ def current(root: Path, config: Config) -> Outbox | None:
                 {
                     "stage": "pipeline",
                     **lineage.tags(facts),
+                    **names.origin("demo"),
+                    "mlflow.source.name": "dvc repro",
                     "mlflow.note.content": "All stages of one `dvc repro`; each is a nested run.",
                 },
                 names.TAG_LIMIT,

@@ -94,6 +94,10 @@ class Tracker:
         """Set or replace tags."""
         self._append("tags", values=names.texts(tags, names.TAG_LIMIT))
 
+    def describe(self, content: str) -> None:
+        """Set the run's description (Markdown), shown on its page."""
+        self.set_tags({"mlflow.note.content": content})
+
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Log metric values at `step` (names: `names.py`). The first value of a step stands."""
         self.box.append_metrics({names.clean_name(k): v for k, v in metrics.items()}, step)
@@ -183,10 +187,7 @@ _outer: ContextVar[Tracker | None] = ContextVar("outer", default=None)
 
 @contextmanager
 def under(run: Tracker) -> Iterator[None]:
-    """Runs that stages start inside the block are nested in `run` and share its journals' folder.
-
-    For a command that runs other stages: they need not know of it.
-    """
+    """Runs that stages start inside the block are nested in `run`, with journals beside its own."""
     token = _outer.set(run)
     try:
         yield
@@ -212,8 +213,7 @@ def start_run(
     server, and a server that is away is no error.
     """
     outer = _outer.get()
-    if outer is not None and not parent:
-        parent = outer.key
+    parent = parent or (outer.key if outer else None)
     root = outer.box.folder.parent if outer else artifacts / FOLDER
     uri = store.tracking_uri(config.tracking)
     facts = lineage.collect(config, artifacts)
@@ -231,6 +231,7 @@ def start_run(
                 "model": config.model.fusion,
                 "method": config.train.method,
                 **lineage.tags(facts),
+                **names.origin(stage),
                 "mlflow.note.content": description or DESCRIPTIONS.get(stage, stage),
                 **(tags or {}),
             },

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from components.config import apply_overrides
-from components.reporting.seeds import rows_of_seeds, seeds_table, summarise_seeds
+from components.reporting.seeds import rows_of_seeds, seeds_markdown, seeds_table, summarise_seeds
 from components.shards import ShardError
 from components.shards.index import read_index
 from components.shards.storage import open_store
@@ -99,6 +99,7 @@ def finish(stage: Stage, seeds: list[int], models: list[str], run: Tracker) -> N
     run.headline(seeds_metrics(body))
     run.log_table(rows_of_seeds(body), "seeds")
     run.log_artifact(out)
+    run.describe(seeds_markdown(body))
     print(seeds_table(body))
     print(f"written to {out}")
 

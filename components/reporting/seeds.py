@@ -86,6 +86,25 @@ def seeds_table(body: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def seeds_markdown(body: Mapping[str, Any]) -> str:
+    """The same as a Markdown table, without intervals: the description of the run above all."""
+    rows = [(model, cells) for model, cells in body["models"].items()]
+    for other in dict.fromkeys(d["other"] for d in body["differences"]):
+        found = {d["cell"]: d for d in body["differences"] if d["other"] == other}
+        rows.append((f"{found['clean']['model']} - {other}", found))
+    lines = [
+        f"{len(body['seeds'])} seeds, {body['clips']} test clips: mean ± standard deviation, in %. "
+        "Intervals are in `seeds.csv`.",
+        "",
+        "| | " + " | ".join(COLUMNS) + " |",
+        "|---|" + "--:|" * len(COLUMNS),
+    ]
+    for name, cells in rows:
+        shown = [_shown(cells[c], "+" if " - " in name else "").partition(" (")[0] for c in COLUMNS]
+        lines.append(f"| {name} | " + " | ".join(shown) + " |")
+    return "\n".join(lines)
+
+
 def _shown(found: Mapping[str, Any], sign: str = "") -> str:
     value, low, high = (f"{100 * found[key]:{sign}.1f}" for key in ("value", "low", "high"))
     spread = "" if found["std"] is None else f" ±{100 * found['std']:.1f}"

@@ -8,7 +8,12 @@ import pytest
 
 from components.evaluation.seeds import over_seeds
 from components.reporting.read import ReportError
-from components.reporting.seeds import rows_of_seeds, seeds_table, summarise_seeds
+from components.reporting.seeds import (
+    rows_of_seeds,
+    seeds_markdown,
+    seeds_table,
+    summarise_seeds,
+)
 from mlflow_tracking.names import seeds_metrics
 
 
@@ -106,6 +111,9 @@ def test_records_of_all_seeds_become_one_table(folders: dict[int, Path]) -> None
     assert len(rows) == 12 and rows[3]["per_seed"] == "0.7500 0.5000"
     text = seeds_table(body)
     assert "62.5 ±17.7" in text and "amr - mmtm" in text and "+37.5" in text
+    table = seeds_markdown(body).splitlines()
+    assert table[2:4] == ["| | clean | rgb | skeleton | both |", "|---|--:|--:|--:|--:|"]
+    assert table[4].startswith("| amr | 87.5 ±17.7 |") and "| +37.5 ±17.7 |" in table[6]
 
 
 def test_seeds_tested_on_different_clips_are_no_table(folders: dict[int, Path]) -> None:
