@@ -9,7 +9,8 @@ FUSIONS = ("late", "concat", "mmtm", "minsim", "exfmem", "minsim_exfmem", "fim")
 # per-modality heads does nothing in rows without them.
 RECIPE: dict[str, Any] = {
     "train.batch_size": 16,
-    "model.amr.share": 0.57,
+    "model.amr.logit_floor": 0.45,
+    "model.amr.share": 0.6,
     "model.amr.doubt": 0.2,
     "train.ema": 0.99,
     "train.aux_weight": 2.0,

@@ -37,7 +37,7 @@ class AmrSection(Section):
     )
     balance: float = Field(0.0, ge=0, description="loss on unequal mean weights")
     share: float = Field(
-        0.5, gt=0, lt=1, description="weight of the video's prediction at the start"
+        0.5, gt=0, lt=1, description="the video's mean weight in use; 1/2 in training"
     )
     distil: float = Field(1.0, ge=0, description="how much the joint prediction teaches the heads")
 

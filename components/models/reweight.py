@@ -31,11 +31,10 @@ class LogitReweighter(nn.Module):
     detach: in training, cut the evidence off the graph (gradient past the weights); never in eval
         mode, where attacks run
     stream_drop: in training, probability that a clip is decided by one modality drawn at random
-    share: weight of the video's prediction at the start; all its weights are moved by share - 1/2.
-        More than 1/2 where the skeleton's budget hurts more than the video's
+    share: in eval mode the video's weights are moved by share - 1/2. Training trusts both alike;
+        in use more than 1/2 serves where the skeleton's budget hurts more than the video's
 
-    At the start all weights are 1/2 (or `share`): without doubt that is the mean of the
-    log-probabilities.
+    At the start all weights are 1/2: without doubt that is the mean of the log-probabilities.
     """
 
     def __init__(
@@ -89,7 +88,7 @@ class LogitReweighter(nn.Module):
         context = torch.relu(self.context(torch.cat(tokens, 1)))
         prior = 0.0 if self.lean is None else self.lean * evidence[2]
         weights = self.attention(context, tokens, prior)  # [B, 1 or K, 2]
-        if self.shift:
+        if self.shift and not self.training:
             weights = weights + weights.new_tensor([self.shift, -self.shift])
         if self.training and self.stream_drop:
             weights = self._one_stream(weights)

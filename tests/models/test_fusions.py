@@ -168,10 +168,11 @@ def test_stream_drop_leaves_one_modality_in_training_only() -> None:
 def test_share_moves_the_weights_of_the_video_and_must_leave_room_for_both() -> None:
     torch.manual_seed(0)
     features, logits = (torch.randn(60, 2), torch.randn(60, 2)), torch.randn(2, 60, 3)
-    merge = LogitReweighter(2, 2, 3, floor=0.4, share=0.6, evidence="features")
+    merge = LogitReweighter(2, 2, 3, floor=0.4, share=0.6, evidence="features").eval()
     torch.nn.init.normal_(merge.attention.query.weight, std=100.0)
     weights = merge(*features, *logits)[1]
     assert torch.allclose(weights.sum(1), torch.ones(60))
+    assert torch.allclose(merge.train()(*features, *logits)[1] + torch.tensor([0.1, -0.1]), weights)
     assert 0.5 - 1e-6 <= weights[:, 0].min() < weights[:, 0].max() <= 0.7 + 1e-6
     with pytest.raises(ValueError, match="share"):
         LogitReweighter(2, 2, 3, floor=0.1, share=0.7)
