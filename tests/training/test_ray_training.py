@@ -134,3 +134,11 @@ def test_what_a_retry_cannot_mend_is_tried_once(settings, shards, tmp_path):
 def test_more_workers_than_the_machine_has_are_refused_at_once(settings, shards, tmp_path):
     with pytest.raises(StageError, match=r"64 workers .* set ray.workers"):
         train(settings(ray__workers=64), shards, tmp_path)
+
+
+def test_an_elastic_run_takes_the_workers_there_is_room_for(settings, shards, tmp_path):
+    config = settings(ray__workers=1, ray__max_workers=2, train__epochs=2)
+    result = train(config, shards, tmp_path)
+    assert [row["epoch"] for row in result.history] == [1, 2]
+    model, _ = load_model(result.best)
+    assert not model.training
