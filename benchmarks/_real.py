@@ -40,8 +40,12 @@ class Verdicts:
     standing: dict[str, np.ndarray]
 
 
-def train_best(config: Config, shards: str) -> tuple[nn.Module, int]:
-    """The best checkpoint by validation, and the forward passes of clips that training spent."""
+def train_one(config: Config, shards: str, keep: str = "best") -> tuple[nn.Module, int]:
+    """A trained model, and the forward passes of clips that training spent.
+
+    keep: the "best" checkpoint by validation, or the "last" (averaged) weights of an annealed run,
+        where choosing among its epochs by a few validation clips would add noise
+    """
     data, classes = open_data(config, shards)
     torch.manual_seed(config.seed)
     dumped = config.model.model_dump(mode="json")
@@ -62,7 +66,7 @@ def train_best(config: Config, shards: str) -> tuple[nn.Module, int]:
         for row in rows:
             spent += now - begun  # without what validation spent
             begun = passes.forward
-            if state.position.best_epoch == row["epoch"]:
+            if keep == "last" or state.position.best_epoch == row["epoch"]:
                 best = {k: v.clone() for k, v in state.deployed.state_dict().items()}
     state.deployed.load_state_dict(best)
     return state.deployed, spent
@@ -109,7 +113,14 @@ def judge(
 
 
 def stored_run(
-    row: str, config: Config, shards: str, out: Path, *, on: str = "test", restarts: int = 2
+    row: str,
+    config: Config,
+    shards: str,
+    out: Path,
+    *,
+    on: str = "test",
+    restarts: int = 2,
+    keep: str = "best",
 ) -> tuple[Run, bool]:
     """One trained and judged model, and whether it was made now rather than read from `out`.
 
@@ -118,12 +129,13 @@ def stored_run(
     """
     told = config.model_dump(mode="json")
     told = {k: told[k] for k in ("seed", "data", "model", "threat", "train")}
-    key = hashlib.sha256(json.dumps([told, on, restarts], sort_keys=True).encode()).hexdigest()[:12]
+    decides = [told, on, restarts, *([keep] if keep != "best" else [])]
+    key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
     path = out / f"{row}-seed{config.seed}-{on}-{key}.json"
     if path.is_file():
         return json.loads(path.read_text()), False
     started = time.monotonic()
-    model, passes = train_best(config, shards)
+    model, passes = train_one(config, shards, keep)
     verdicts = judge(model, config, shards, split=on, n_restarts=restarts)
     body = {
         "row": row,

@@ -74,7 +74,13 @@ def _config(options: argparse.Namespace, seed: int, row: dict[str, Any]) -> Conf
 
 def _one(row: str, config: Config, options: argparse.Namespace) -> Run:
     body, new = stored_run(
-        row, config, options.shards, Path(options.out), on=options.on, restarts=options.restarts
+        row,
+        config,
+        options.shards,
+        Path(options.out),
+        on=options.on,
+        restarts=options.restarts,
+        keep="last",
     )
     if new:
         print(_line(row, [body]) + f"   seed {config.seed}, {body['seconds']:.0f} s", flush=True)
