@@ -6,6 +6,7 @@ from typing import Any
 
 from components.config import Config, apply_overrides
 from mlflow_tracking import lineage, pipeline
+from mlflow_tracking.card import _eps, headlines
 from mlflow_tracking.outbox import FOLDER
 from mlflow_tracking.run import start_run
 
@@ -70,3 +71,20 @@ def test_stages_of_one_command_share_a_parent(project: Any, monkeypatch: Any) ->
     assert run.info.run_name == "train amr"
     assert run.data.params["train.epochs"] == str(project.config.train.epochs)
     assert run.data.tags["mlflow.note.content"].startswith("Training")
+
+
+def test_budgets_and_headlines_are_written_as_papers_do() -> None:
+    assert [_eps("rgb", 8 / 255), _eps("rgb", 0.1), _eps("skeleton", 0.2)] == [
+        "8/255",
+        "0.1",
+        "0.2",
+    ]
+    share = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 100}
+    summary = {"clips": 100, "suite": "quick", "flagged": "pass", "clean_acc": share,
+               "worst": {"both": share}, "robust_acc": {"fgsm": {"both": share}}}  # fmt: skip
+    table = headlines(summary).splitlines()
+    assert table[0] == "100 test clips, suite `quick`; gradient-masking checks: pass."
+    assert table[-2:] == [
+        "| clean | 50.0 % | 40.0 - 60.0 |",
+        "| worst case, both | 50.0 % | 40.0 - 60.0 |",
+    ]

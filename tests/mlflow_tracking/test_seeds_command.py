@@ -43,6 +43,10 @@ def test_seeds_are_nested_and_go_on_where_they_stopped(project: Any) -> None:
         for what in ("train amr pgd_at", "evaluate amr thin")
         for seed in (3, 4)
     }
+    assert above.data.tags["mlflow.source.name"] == "python -m pipelines.seeds"
+    assert above.data.tags["mlflow.note.content"].startswith("2 seeds, ")
+    (one, *_) = [r for r in nested if r.data.tags["stage"] == "evaluate"]
+    assert "| worst case, both |" in one.data.tags["mlflow.note.content"]
     assert above.data.metrics["amr/test/clean_acc"] == pytest.approx(sum(clean) / 2)
     assert "amr/test/robust_acc/both/std" in above.data.metrics
     assert {f.path for f in client.list_artifacts(above.info.run_id)} >= {"seeds.csv", "seeds.json"}
