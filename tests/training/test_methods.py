@@ -56,9 +56,7 @@ def test_after_a_rollback_single_step_methods_take_more_steps(fresh, section, cl
     assert Recipe(steps=5, boost=1).attack_steps == 10
 
 
-def test_an_attack_on_the_heads_too_finds_clips_that_hurt_them_more(
-    fresh, section, clips, threat
-):
+def test_an_attack_on_the_heads_too_finds_clips_that_hurt_them_more(fresh, section, clips, threat):
     model = fresh(section()).model
     hurt = []
     for heads in (0.0, 4.0):
