@@ -32,7 +32,7 @@ def worst_cell(row: Mapping[str, Any]) -> float:
 
 
 def score_of(trial: Trial) -> Score | None:
-    """The score of the trial's best epoch, which is the one whose checkpoint is kept.
+    """The score of the trial's best epoch.
 
     None when it has not finished an epoch.
     """

@@ -1,4 +1,4 @@
-"""Catastrophic overfitting: recognise the epoch in which the training attack stopped to bite.
+"""What a noisy validation score says: is this epoch to be kept, has the training attack failed?
 
 Cheap attacks can be overfitted within one epoch: the network learns to blind the training attack,
 training robustness rises, and accuracy under a multi-step attack falls to near zero (Wong et al.,
@@ -11,6 +11,17 @@ import math
 DROP = 0.5  # a collapse loses more than this share of the best robust accuracy ...
 ERRORS = 3.0  # ... and more than this many standard errors of the difference
 MAX_ROLLBACKS = 3
+
+
+def within_noise(score: float, best: float, clips: int) -> bool:
+    """Whether `score` lies less than one standard error of `best` below it, or above it.
+
+    The rule of one standard error (Breiman et al. 1984, for pruning): the learning rate is
+    annealed, so of epochs that `clips` clips cannot tell apart the latest is the one to keep.
+    The highest of many noisy scores is an early epoch more often than a good one.
+    """
+    chance = min(max(best, 0.0), 1.0)
+    return score >= best - math.sqrt(chance * (1.0 - chance) / max(clips, 1))
 
 
 def collapsed(

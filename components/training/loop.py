@@ -23,7 +23,7 @@ from components.training.averaging import (
     update_average,
     world_size,
 )
-from components.training.collapse import MAX_ROLLBACKS, collapsed
+from components.training.collapse import MAX_ROLLBACKS, collapsed, within_noise
 from components.training.layout import channels_last_video
 from components.training.parallel import has_unused, wrap
 from components.training.recipe import Recipe
@@ -115,7 +115,6 @@ def train_epochs(
             seed=seed,
             by_clean=train.method == "natural",
         )
-        row["score"] -= 1e-9 * row["epoch"]  # ties go to the earlier epoch
         row["rolled_back"] = before is not None and _roll_back(state, before, row)
         row["seconds"] = time.perf_counter() - started
         row["finished_at"] = time.time()
@@ -229,8 +228,10 @@ def _advance(state: TrainState, row: dict[str, Any], natural: bool) -> None:
     position.epoch = row["epoch"]
     if not row["rolled_back"]:
         worst = row["val_clean_acc"] if natural else row["val_robust_acc_worst"]
-        if row["score"] > position.best_score:
-            position.best_score, position.best_epoch = row["score"], row["epoch"]
+        if within_noise(row["score"], position.best_score, row["val_clips"]):
+            position.best_score = max(position.best_score, row["score"])
+            position.best_epoch = row["epoch"]
+            row["score"] = 1.0 + row["epoch"]  # whoever ranks checkpoints takes the latest of these
         position.best = max(position.best, worst)
         position.train_best = max(position.train_best, row["train_robust_acc"] or 0.0)
     position.history.append(dict(row))

@@ -36,7 +36,7 @@ class Position:
     updates:     optimiser steps taken
     boost:       rollbacks so far; each one doubles the attack's steps
     best:        best worst-case validation robust accuracy so far
-    best_score, best_epoch: score of the best checkpoint so far, and its epoch
+    best_score, best_epoch: highest score so far, and the epoch kept as best (`within_noise`)
     train_best:  best accuracy on the training attack's examples
     history:     one row an epoch
     """

@@ -25,9 +25,9 @@ def validate(
 ) -> dict[str, Any]:
     """Clean and PGD accuracy of this worker's `batches`, summed over all workers.
 
-    A clip counts in "worst" when it stands in every cell. `score` ranks checkpoints: worst-case
-    robust accuracy, and clean accuracy where that ties (`by_clean`, for natural training: clean
-    accuracy alone). Raises ValueError when no worker has a clip.
+    A clip counts in "worst" when it stands in every cell. `score` is what checkpoints go by:
+    worst-case robust accuracy, and clean accuracy where that ties (`by_clean`, for natural
+    training: clean accuracy alone). Raises ValueError when no worker has a clip.
     """
     cells = cells_of(threat)
     with attackable(model):

@@ -8,7 +8,7 @@ import torch
 
 from components.batch import Batch
 from components.checkpoint import CheckpointError, same_weights
-from components.training.collapse import collapsed
+from components.training.collapse import collapsed, within_noise
 from components.training.layout import channels_last
 from components.training.loop import recipe_of, train_epochs, training_threat
 from components.training.schedule import (
@@ -138,6 +138,35 @@ def test_rollback_can_be_switched_off(fresh, section, data, threat):
 )
 def test_what_counts_as_collapse(robust, best, clips, train_robust, train_best, expected):
     assert collapsed(robust, best, clips, train_robust, train_best) is expected
+
+
+@pytest.mark.parametrize(
+    ("score", "best", "clips", "kept"),
+    [
+        (0.50, -1.0, 100, True),  # the first epoch
+        (0.51, 0.50, 100, True),
+        (0.46, 0.50, 100, True),  # one standard error is 0.05
+        (0.44, 0.50, 100, False),
+        (0.46, 0.50, 1000, False),  # many clips can tell
+        (0.99, 1.0, 100, False),  # no error, no noise
+    ],
+)
+def test_the_latest_epoch_within_the_noise_of_the_best_is_kept(score, best, clips, kept):
+    assert within_noise(score, best, clips) is kept
+
+
+def test_best_follows_the_rule_and_its_rank_is_the_highest(fresh, section, data, threat):
+    train = section(epochs=5, lr=5e-3, attack={"steps": 1})
+    state = fresh(train)
+    rows = list(train_epochs(state, data, train, threat, seed=0))
+    highest, kept = -1.0, 0
+    for row in rows:
+        raw = row["val_robust_acc_worst"] + 1e-4 * row["val_clean_acc"]
+        if within_noise(raw, highest, row["val_clips"]):
+            kept = row["epoch"]
+        highest = max(highest, raw)
+    assert state.position.best_epoch == kept
+    assert max(rows, key=lambda row: row["score"])["epoch"] == kept
 
 
 def test_nonfinite_loss_names_epoch_step_and_clips(fresh, section, data, threat):
