@@ -66,8 +66,12 @@ def _count(*modules: nn.Module) -> int:
 
 
 def run(args: list[str]) -> Result:
-    """All pairs; `args` are overrides of params.yaml, e.g. model.amr.width=32."""
-    settings = load_config(str(ROOT / "params.yaml"), args).model.model_dump()
+    """All pairs; `args` are overrides of params.yaml, e.g. model.amr.width=32.
+
+    Weights on feature maps are measured too, though they are off by default.
+    """
+    words = ["model.amr.stage_weights=true", *args]
+    settings = load_config(str(ROOT / "params.yaml"), words).model.model_dump()
     settings |= {"num_classes": 60, "rgb_weights": ""}
     sides: dict[str, Any] = {}
     for rgb, skeleton, (frames, side), length in PAIRS:

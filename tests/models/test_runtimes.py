@@ -12,11 +12,12 @@ from components.models import TwoStream, two_stream
 from components.models.build import FUSIONS, SKELETON, VIDEO
 
 SMALL = {"num_classes": 5, "width": 0.25, "skeleton_frames": 16}
+WHOLE = {"stage_weights": True, "share": 0.6, "doubt": 0.1}  # AMR with nothing left out
 
 
 def _model(fusion: str, **settings: object) -> TwoStream:
     torch.manual_seed(0)
-    return two_stream(fusion=fusion, **{**SMALL, **settings}).eval()
+    return two_stream(fusion=fusion, amr=WHOLE, **{**SMALL, **settings}).eval()
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)

@@ -10,6 +10,7 @@ from components.models import build_model, two_stream
 from components.models.build import FUSIONS, SKELETON, VIDEO, resolve_joins
 
 SMALL = {"num_classes": 5, "width": 0.25, "skeleton_frames": 16}
+STAGED = {"stage_weights": True}  # both places of AMR; by default the second is alone
 
 
 def test_every_setting_builds_and_the_defaults_agree() -> None:
@@ -31,7 +32,7 @@ def test_amr_joins_any_pair_of_backbones_at_several_stages(
     torch.manual_seed(0)
     model = two_stream(
         rgb=rgb, skeleton=skeleton, num_classes=5, width=0.125, skeleton_frames=16,
-        fusion_stages=[[1, -2], -1], dropout=0.0,
+        fusion_stages=[[1, -2], -1], dropout=0.0, amr=STAGED,
     )  # fmt: skip
     model.eval()
     data = inputs()
@@ -73,7 +74,7 @@ def test_fusions_between_stages_take_maps_whose_persons_are_merged(
 @pytest.mark.parametrize("aux", [True, False])
 def test_every_fusion_trains_all_its_parameters(fusion: str, aux: bool, inputs: Callable) -> None:
     torch.manual_seed(0)
-    model = two_stream(fusion=fusion, aux_heads=aux, **SMALL).train()
+    model = two_stream(fusion=fusion, aux_heads=aux, amr=STAGED, **SMALL).train()
     out = model(*inputs(4))
     assert set(out.aux) == ({"rgb", "skeleton"} if aux else set())
     loss = torch.nn.functional.cross_entropy(out.logits, torch.arange(4))
@@ -82,7 +83,8 @@ def test_every_fusion_trains_all_its_parameters(fusion: str, aux: bool, inputs: 
     without = [name for name, p in model.named_parameters() if p.grad is None]
     assert not without
     assert model.regulariser(out).shape == ()
-    assert (model.regulariser(out) != 0) == ("minsim" in fusion or "exfmem" in fusion)
+    penalised = "minsim" in fusion or "exfmem" in fusion or (fusion == "amr" and aux)
+    assert (model.regulariser(out) != 0) == penalised
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
@@ -138,7 +140,7 @@ def test_fusion_stages_are_python_indices_or_pairs() -> None:
     with pytest.raises(ValueError, match="neither a stage nor a pair"):
         resolve_joins(((1, 2, 3),), 4, 3)
     with pytest.raises(ValueError, match="both must grow"):
-        two_stream(num_classes=3, fusion_stages=[[1, 2], [2, 1]])
+        two_stream(num_classes=3, fusion_stages=[[1, 2], [2, 1]], amr=STAGED)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +151,7 @@ def test_fusion_stages_are_python_indices_or_pairs() -> None:
         ({"fusion": "sum"}, "model.fusion='sum'"),
         ({"num_classes": 1}, "num_classes=1"),
         ({"centre": "hip"}, "model.centre='hip'"),
-        ({"amr": {"heads": 5}}, "heads=5"),
+        ({"amr": {"heads": 5, **STAGED}}, "heads=5"),
         ({"amr": {"logits": "max"}}, "model.amr.logits='max'"),
         ({"amr": {"evidence": "x"}}, "model.amr.evidence='x'"),
         ({"amr": {"logits": "mean", "stage_weights": False, "balance": 1.0}}, "balance"),
@@ -169,7 +171,7 @@ def test_amr_parts_can_be_left_out(inputs: Callable) -> None:
     late = two_stream(fusion="late", **SMALL).eval()
     late.load_state_dict(bare.state_dict())  # strict: nothing of AMR is left
     assert torch.equal(bare(*data).logits, late(*data).logits)
-    gates = two_stream(amr={"stage_weights": False}, **SMALL).eval()(*data)
-    assert set(gates.weights) == {"logits"}
+    only = two_stream(**SMALL).eval()(*data)
+    assert set(only.weights) == {"logits"}
     classes = two_stream(amr={"per_class": True}, **SMALL).eval()(*data)
     assert classes.weights["logits"].shape == (3, 5, 2)
