@@ -20,6 +20,7 @@ from components.config import Config
 from components.datasets import BatchLoader, ClipDataset, fixed_batches
 from components.evaluation.cascade import run_cascade
 from components.evaluation.cost import count_passes
+from components.evaluation.seeds import over_seeds
 from components.evaluation.suite import Entry
 from components.models import build_model
 from components.training.data import open_data, open_split
@@ -27,7 +28,6 @@ from components.training.loop import train_epochs
 from components.training.state import new_state
 from components.training.worker import evaluation_threat
 
-DRAWS = 4000
 Run = dict[str, Any]
 
 
@@ -152,21 +152,15 @@ def stored_run(
     return body, True
 
 
-def lead(ours: list[Run], theirs: list[Run], cell: str = "both") -> dict[str, float]:
+def lead(ours: list[Run], theirs: list[Run], cell: str = "both") -> dict[str, Any]:
     """Mean difference in accuracy, bootstrapped over seeds and clips, both paired."""
     pairs = list(zip(ours, theirs, strict=True))
     if any(a["clip_id"] != b["clip_id"] for a, b in pairs):
         raise ValueError("the two rows were judged on different clips")
-    gaps = np.array([np.subtract(a[cell], b[cell]) for a, b in pairs], dtype=float)
-    generator = np.random.default_rng(0)
-    seeds = generator.integers(0, gaps.shape[0], (DRAWS, gaps.shape[0]))
-    clips = generator.integers(0, gaps.shape[1], (DRAWS, gaps.shape[1]))
-    draws = [gaps[np.ix_(s, c)].mean() for s, c in zip(seeds, clips, strict=True)]
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return {"value": float(gaps.mean()), "low": float(low), "high": float(high)}
+    return over_seeds([np.subtract(a[cell], b[cell]) for a, b in pairs])
 
 
-def points(found: dict[str, float]) -> str:
+def points(found: dict[str, Any]) -> str:
     """A difference as percentage points with its interval."""
     value, low, high = (100 * found[k] for k in ("value", "low", "high"))
     return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
