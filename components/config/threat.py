@@ -39,4 +39,6 @@ class TrainAttackSection(Section):
     modalities: Literal["rgb", "skeleton", "both", "mix"] = "both"
     mix: tuple[float, float, float] = (0.25, 0.25, 0.5)
     early_stop: bool = Field(False, description="clips already fooled take no further step")
-    heads: float = Field(0.0, ge=0, description="weight of the heads' loss in what PGD climbs")
+    heads: float = Field(
+        0.0, ge=0, description="weight of the heads' loss in what the PGD of pgd_at and mart climbs"
+    )
