@@ -78,7 +78,7 @@ def listening(handle: Callable[[Event], None]) -> Iterator[Any]:
                     handle(event)
             except ray.exceptions.RayError as error:
                 # Training does not hang on being watched.
-                log.warning("no more progress to show: %s", error)
+                log.warning("no more progress to show: %s", str(error).partition("\n")[0])
                 return
             except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
                 failure.append(error)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.train import Checkpoint
 from ray.train.torch import TorchConfig
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
@@ -33,6 +34,7 @@ from components.config.train import RaySection
 from components.shards.storage import Store, open_store
 from components.training.state import POSITION
 from components.training.worker import STOP, train_worker
+from mlflow_tracking.store import redact
 from pipelines._stage import StageError
 
 
@@ -109,7 +111,8 @@ def run_training(
     )
     try:
         result = trainer.fit()
-    except TrainingFailedError as error:
+    except (TrainingFailedError, OutOfMemoryError, RayActorError) as error:
+        # The last two mean Ray's controller of the run: it shares its node with the workers.
         raise StageError(_explain(error, store, home)) from error
     stopped = (getattr(result, "return_value", None) or {}).get("stopped")
     if stopped:
@@ -174,20 +177,20 @@ def _open(home: str) -> Store:
         return open_store(home, create=True)
     except OSError as error:
         raise StageError(
-            f"cannot write to the run storage {home}: {error}; set ray.storage to a folder or URI "
-            "that this machine and all workers can write to"
+            f"cannot write to the run storage {redact(home)}: {error}; set ray.storage to a folder "
+            "or URI that this machine and all workers can write to"
         ) from error
 
 
-def _explain(error: TrainingFailedError, store: Store, home: str) -> str:
-    text = str(error)
-    last = [line for line in text.splitlines() if line.strip()][-1:] or [repr(error)]
+def _explain(error: Exception, store: Store, home: str) -> str:
+    text = f"{error}\n{type(error).__name__}"
+    last = [line for line in str(error).splitlines() if line.strip()][-1:] or [repr(error)]
     try:
         note = json.loads(store.read(STOP))["message"]
     except FileNotFoundError:
         note = None
     except OSError as lost:
-        return f"training failed, and the run storage {home} does not answer: {lost}"
+        return redact(f"training failed, and the run storage {home} does not answer: {lost}")
     if note is None and "No space left on device" in text:
         note = "no space left for checkpoints. Free some, or set ray.storage elsewhere"
     elif note is None and "OutOfMemoryError" in text:
@@ -198,4 +201,4 @@ def _explain(error: TrainingFailedError, store: Store, home: str) -> str:
 
 
 def _how_to_go_on(home: str) -> str:
-    return f"All finished epochs are stored in {home}; run the same command again to go on"
+    return f"All finished epochs are stored in {redact(home)}; run the same command again to go on"

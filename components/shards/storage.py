@@ -47,8 +47,11 @@ class Store(NamedTuple):
         """A small file, whole or not at all."""
         if self.local is not None:
             temporary = self.local / f".{name}.{os.getpid()}.tmp"
-            temporary.write_bytes(data)
-            publish(temporary, self.local / name)
+            try:
+                temporary.write_bytes(data)
+                publish(temporary, self.local / name)
+            finally:
+                temporary.unlink(missing_ok=True)  # a full disk keeps no empty leftovers
         else:
             # An object appears when its stream closes, so readers see all of it or nothing.
             with self.filesystem.open_output_stream(self.path(name)) as stream:

@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from ray.exceptions import OutOfMemoryError
 from ray.train.v2.api.exceptions import TrainingFailedError
 
 from components.checkpoint import CheckpointError
@@ -43,19 +44,31 @@ def test_the_note_for_the_next_attempt_is_read_back(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("error", "told"),
     [
-        ("...\nOSError: [Errno 28] No space left on device", "no space left for checkpoints"),
-        ("ray.exceptions.OutOfMemoryError: killed", "a node ran out of memory"),
-        ("Traceback\nValueError: odd", "ValueError: odd"),
+        (
+            TrainingFailedError("...\nOSError: [Errno 28] No space left on device"),
+            "no space left for checkpoints",
+        ),
+        (
+            TrainingFailedError("ray.exceptions.OutOfMemoryError: killed"),
+            "a node ran out of memory",
+        ),
+        (OutOfMemoryError("5 worker(s) were killed\n- objects"), "a node ran out of memory"),
+        (TrainingFailedError("Traceback\nValueError: odd"), "ValueError: odd"),
     ],
 )
-def test_a_failed_run_says_why_and_where_it_goes_on(text, told, tmp_path):
+def test_a_failed_run_says_why_and_where_it_goes_on(error, told, tmp_path):
     store, home = open_store(tmp_path), str(tmp_path)
-    said = _explain(TrainingFailedError(text), store, home)
+    said = _explain(error, store, home)
     assert told in said and home in said and "run the same command again" in said
     (tmp_path / STOP).write_text(json.dumps({"message": "the worker's own words"}))
-    assert "the worker's own words" in _explain(TrainingFailedError(text), store, home)
+    assert "the worker's own words" in _explain(error, store, home)
+
+
+def test_a_key_in_the_storage_uri_is_not_told(tmp_path):
+    said = _explain(TrainingFailedError("odd"), open_store(tmp_path), "s3://me:secret@runs/of")
+    assert "secret" not in said and "s3://***@runs/of" in said
 
 
 def test_a_storage_that_cannot_be_written_is_named(tmp_path):

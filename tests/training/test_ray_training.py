@@ -8,15 +8,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 import yaml
+from pyarrow import fs
 
 from components.checkpoint import load_model, read_config
 from components.config import Config
+from components.shards.storage import open_store
 from pipelines._cluster import cluster
 from pipelines._progress import Event, Relay, listening
 from pipelines._ray import TrainResult, run_training
@@ -36,7 +38,7 @@ def train(
             storage=folder / "runs",
             shards=shards,
             out=folder,
-            callbacks=[Relay(board)],
+            callbacks=[Relay(board, folder / "epochs", 2)],
             board=board,
         )
 
@@ -61,6 +63,12 @@ def test_best_and_last_can_be_loaded(calm):
         assert about["classes"] == [1, 2, 3] and not model.training
 
 
+def test_every_nth_checkpoint_is_kept_and_older_ones_are_not(calm):
+    assert [folder.name for folder in (calm / "epochs").iterdir()] == ["epoch_00002"]
+    _, about = load_model(calm / "epochs" / "epoch_00002")
+    assert about["epoch"] == 2
+
+
 def test_killed_worker_ends_with_the_same_weights(calm, settings, shards, tmp_path):
     killed = threading.Event()
     events: list[str] = []
@@ -80,12 +88,42 @@ def test_killed_worker_ends_with_the_same_weights(calm, settings, shards, tmp_pa
     assert weights(tmp_path) == weights(calm)
 
 
-def test_killed_driver_goes_on_where_it_was(calm, settings, shards, tmp_path):
+@pytest.fixture
+def bucket(monkeypatch) -> Iterator[str]:
+    """The URI of a folder in an S3 server on loopback."""
+    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(key, "test")
+    query = f"endpoint_override={host}:{port}&scheme=http&region=us-east-1"
+    where = f"s3://runs/of?{query}"
+    filesystem, _ = fs.FileSystem.from_uri(f"{where}&allow_bucket_creation=true")
+    filesystem.create_dir("runs")
+    yield where
+    server.stop()
+
+
+def stored(storage: str) -> list[str]:
+    """All files under a folder or URI."""
+    store = open_store(storage)
+    infos = store.filesystem.get_file_info(
+        fs.FileSelector(store.root, recursive=True, allow_not_found=True)
+    )
+    return [info.path for info in infos if info.type == fs.FileType.File]
+
+
+@pytest.mark.parametrize("where", ["a folder", "an object store"])
+def test_killed_driver_goes_on_where_it_was(where, calm, settings, shards, tmp_path, request):
     artifacts = tmp_path / "artifacts"
+    storage = str(artifacts / "runs")
+    if where == "an object store":
+        storage = request.getfixturevalue("bucket")
     shutil.copytree(shards, artifacts / "shards")
     config = settings(
         **{**CHANGES, "tracking__uri": f"sqlite:///{tmp_path}/mlflow.db"},
         paths__artifacts=str(artifacts),
+        ray__storage=storage if "://" in storage else "",
     )
     params = tmp_path / "params.yaml"
     params.write_text(yaml.safe_dump(config.model_dump(mode="json", by_alias=True)))
@@ -93,8 +131,8 @@ def test_killed_driver_goes_on_where_it_was(calm, settings, shards, tmp_path):
     said = tmp_path / "said"
     quiet = {"cwd": ROOT, "stdout": said.open("w"), "stderr": subprocess.STDOUT}
     first = subprocess.Popen(command, **quiet)
-    log, snapshots = artifacts / "train" / "amr" / "train.log", artifacts / "runs"
-    while not list(snapshots.glob("*/checkpoint_manager_snapshot.json")):
+    log = artifacts / "train" / "amr" / "train.log"
+    while not any("checkpoint_manager_snapshot.json" in path for path in stored(storage)):
         assert first.poll() is None, said.read_text()
         time.sleep(0.02)
     first.kill()
@@ -107,7 +145,7 @@ def test_killed_driver_goes_on_where_it_was(calm, settings, shards, tmp_path):
     assert metrics["epochs"] == 3 and 0.0 <= metrics["robust_acc"]["worst"] <= 1.0
     history = (log.parent / "history.csv").read_text().splitlines()
     assert len(history) == 4 and history[0].startswith("epoch,loss,")
-    assert not list(snapshots.iterdir())
+    assert not stored(storage)
 
 
 def test_nonfinite_loss_stops_with_the_clips_saved_and_is_not_retried(settings, shards, tmp_path):
