@@ -15,8 +15,9 @@ RECIPE: dict[str, Any] = {
     "train.ema": 0.99,
     "train.aux_weight": 2.0,
     "train.attack.skeleton_eps": 0.06,
-    "train.attack.steps": 1,
+    "train.attack.steps": 2,
     "train.attack.rel_alpha": 1.0,
+    "train.rollback": False,
     "train.attack.heads": 1.0,
     "train.val_steps": 1,
     "train.val_clips": 24,
@@ -39,6 +40,7 @@ ROWS: dict[str, dict[str, Any]] = {
     # Controls: a rival given AMR's deep supervision.
     **{f"{name}-heads": {"model.fusion": name} for name in FUSIONS},
     # The ablation of AMR, one knob at a time.
+    "amr-linear-heads": _amr(prototype_scale=0.0),
     "amr-no-distil": _amr(distil=0.0),
     "amr-plain-attack": {**_amr(), "train.attack.heads": 0.0},
     "amr-no-heads": {**_amr(distil=0.0), "model.aux_heads": False},

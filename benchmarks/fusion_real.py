@@ -46,7 +46,7 @@ def _parse(args: list[str]) -> argparse.Namespace:
     parser.add_argument("--shards", required=True)
     parser.add_argument("--rows", default="amr,late,concat,mmtm,minsim,exfmem,minsim_exfmem,fim")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--on", choices=("test", "val"), default="test")
     parser.add_argument("--train-subjects", default="1,3,5,7")
     parser.add_argument("--val-subjects", default="5")

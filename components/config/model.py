@@ -40,6 +40,11 @@ class AmrSection(Section):
         0.5, gt=0, lt=1, description="the video's mean weight in use; 1/2 in training"
     )
     distil: float = Field(1.0, ge=0, description="how much the joint prediction teaches the heads")
+    prototype_scale: float = Field(
+        12.0,
+        ge=0,
+        description="heads: cosines to prototypes that both share, times this; 0 = linear",
+    )
 
 
 class ModelSection(Section):

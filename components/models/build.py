@@ -3,8 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from torch import nn
-
 from components.models.backbone import SkeletonBackbone, VideoBackbone
 from components.models.ctrgcn import CTRGCN
 from components.models.hcn import HCN
@@ -86,8 +84,7 @@ def two_stream(
     )
     heads = None
     if aux_heads or parts.needs_heads:
-        sizes = zip(("rgb", "skeleton"), parts.features, strict=True)
-        heads = nn.ModuleDict({name: nn.Linear(size, num_classes) for name, size in sizes})
+        heads = parts.heads(*parts.features, num_classes)
     return TwoStream(
         rgb=video,
         skeleton=bodies,

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from components.batch import ModelOutput
 from components.models.amr import StageReweighter
 from components.models.fim import FIM
+from components.models.heads import LinearHeads, PrototypeHeads
 from components.models.memory import CommonSpace, FeatureMemory, MemoryMerge, similarity
 from components.models.merge import ConcatMerge, LateMerge
 from components.models.mmtm import MMTM
@@ -23,6 +24,7 @@ class Parts(NamedTuple):
     features: lengths of the two feature vectors that the merge and the heads see
     fusions: one module per join, or none
     needs_heads: whether the merge takes the per-modality logits
+    heads: (features of the two modalities, classes) -> the per-modality classifiers
     """
 
     merge: nn.Module
@@ -31,6 +33,7 @@ class Parts(NamedTuple):
     common: nn.Module | None = None
     penalties: Sequence[Callable[[ModelOutput], Tensor]] = ()
     needs_heads: bool = True
+    heads: Callable[[int, int, int], nn.Module] = LinearHeads
 
 
 def _late(joins: Sequence[Pair], features: Pair, num_classes: int) -> Parts:
@@ -85,11 +88,13 @@ def amr_parts(
     balance: float = 0.0,
     distil: float = 1.0,
     share: float = 0.5,
+    prototype_scale: float = 12.0,
 ) -> Parts:
     """AMR from its settings.
 
     stage_weights, stage_gates: modality weights and channel gates between the maps; neither = no
         modules at the stages. logits: "attention" re-weights the two predictions, "mean" does not.
+    prototype_scale: that of `PrototypeHeads`; 0 = linear heads.
     balance, distil: weights of the losses `imbalance` and `mutual`; the latter needs heads.
     The rest are the keywords of `StageReweighter` and `LogitReweighter` (`logit_floor` is the
     latter's floor); `docs/amr.md` explains them.
@@ -134,7 +139,10 @@ def amr_parts(
         for penalty, factor in ((imbalance, balance), (mutual, distil))
         if factor
     ]
-    return Parts(merge, features, stages, penalties=penalties)
+    heads: Callable[[int, int, int], nn.Module] = LinearHeads
+    if prototype_scale:
+        heads = partial(PrototypeHeads, scale=prototype_scale)
+    return Parts(merge, features, stages, penalties=penalties, heads=heads)
 
 
 FUSIONS: dict[str, Callable[..., Parts]] = {

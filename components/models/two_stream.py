@@ -23,7 +23,7 @@ class TwoStream(nn.Module):
     fusions: one module a join: (rgb map, skeleton map, real [B, M]) -> (rgb, skeleton, weights).
     merge: see `merge.py`.
     common: optional module that brings both feature vectors to one width (features -> features).
-    heads: per-modality classifiers, or None.
+    heads: per-modality classifiers (`heads.py`), or None.
     show_aux: report the heads' logits as `ModelOutput.aux`, on which training adds its loss.
     penalties: functions of the output that `regulariser` adds up.
     """
@@ -34,7 +34,7 @@ class TwoStream(nn.Module):
         rgb: VideoBackbone,
         skeleton: SkeletonBackbone,
         merge: nn.Module,
-        heads: nn.ModuleDict | None = None,
+        heads: nn.Module | None = None,
         common: nn.Module | None = None,
         joins: Sequence[tuple[int, int]] = (),
         fusions: Sequence[nn.Module] = (),
@@ -87,7 +87,7 @@ class TwoStream(nn.Module):
         dropped = {name: self.dropout(feature) for name, feature in features.items()}
         single: dict[str, Tensor | None] = {"rgb": None, "skeleton": None}
         if self.heads is not None:
-            single = {name: head(dropped[name]) for name, head in self.heads.items()}
+            single = self.heads(dropped)
         logits, weight = self.merge(
             dropped["rgb"], dropped["skeleton"], single["rgb"], single["skeleton"]
         )

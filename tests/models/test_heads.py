@@ -1,0 +1,57 @@
+"""The heads of AMR: bounded, blind to length, and answering to prototypes that both share."""
+
+import pytest
+import torch
+
+from components.models import two_stream
+from components.models.heads import PrototypeHeads
+
+
+def features(rgb: int = 6, skeleton: int = 6) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "rgb": torch.randn((4, rgb), generator=generator),
+        "skeleton": torch.randn((4, skeleton), generator=generator),
+    }
+
+
+def test_length_does_not_count_and_logits_are_bounded() -> None:
+    heads = PrototypeHeads(6, 6, 5, scale=12.0)
+    short, long = features(), {name: 1000.0 * f for name, f in features().items()}
+    for name, logits in heads(short).items():
+        assert logits.shape == (4, 5) and logits.abs().max() <= 12.0
+        assert torch.allclose(logits, heads(long)[name], atol=1e-4)
+
+
+def test_both_modalities_answer_to_the_same_prototypes() -> None:
+    heads = PrototypeHeads(6, 6, 5, scale=12.0)
+    same = features()["rgb"]
+    logits = heads({"rgb": same, "skeleton": same})
+    assert torch.equal(logits["rgb"], logits["skeleton"])
+    # A prototype itself is its own class, to the full scale.
+    own = heads({"rgb": heads.prototypes.detach()})["rgb"]
+    assert torch.allclose(own.diagonal(), torch.full((5,), 12.0))
+
+
+def test_features_of_unequal_length_meet_in_the_shorter_one() -> None:
+    heads = PrototypeHeads(10, 6, 5, scale=12.0)
+    assert heads.prototypes.shape == (5, 6) and set(heads.project) == {"rgb"}
+    assert {name: x.shape for name, x in heads(features(10, 6)).items()} == {
+        "rgb": (4, 5),
+        "skeleton": (4, 5),
+    }
+
+
+def test_a_feature_of_zeros_has_finite_logits_and_gradients() -> None:
+    nothing = torch.zeros((2, 6), requires_grad=True)
+    PrototypeHeads(6, 6, 5, scale=12.0)({"rgb": nothing})["rgb"].sum().backward()
+    assert torch.isfinite(nothing.grad).all()
+
+
+def test_scale_zero_is_linear_heads_and_below_is_refused() -> None:
+    small = {"num_classes": 4, "width": 0.25, "skeleton_frames": 8}
+    linear = two_stream(amr={"prototype_scale": 0.0}, **small)
+    assert "heads.rgb.weight" in linear.state_dict()
+    assert "heads.prototypes" in two_stream(**small).state_dict()
+    with pytest.raises(ValueError, match="prototype_scale=-1"):
+        two_stream(amr={"prototype_scale": -1.0}, **small)
