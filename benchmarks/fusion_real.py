@@ -5,8 +5,9 @@
 One model for each (row, seed); each is stored as it ends, and the same command goes on where it
 stopped. `--on val` compares on the held-out training subjects (for choosing; the ablation of AMR is
 `--rows amr,amr-...`), the default on the test subjects (for the final table, once).
-The verdict: PGD-20 with random start and restarts; a row's worst case is the cell "both", which
-starts from the clips that stand in the two others. Takes hours on two cores.
+The verdict: PGD-20 with random start and restarts, and with `--targeted` targeted APGD on what
+stands after it (docs/amr-log.md, section 7); a row's worst case is the cell "both", which starts
+from the clips that stand in the two others. Takes hours on two cores.
 """
 
 import argparse
@@ -51,6 +52,7 @@ def _parse(args: list[str]) -> argparse.Namespace:
     parser.add_argument("--train-subjects", default="1,3,5,7")
     parser.add_argument("--val-subjects", default="5")
     parser.add_argument("--restarts", type=int, default=2)
+    parser.add_argument("--targeted", action="store_true", help="targeted APGD after PGD-20")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--set", action="append", default=[], help="key=value of the recipe")
     parser.add_argument("--out", default=str(ROOT / "artifacts" / "bench" / "fusion_real"))
@@ -81,6 +83,7 @@ def _one(row: str, config: Config, options: argparse.Namespace) -> Run:
         on=options.on,
         restarts=options.restarts,
         keep="last",
+        targeted=options.targeted,
     )
     if new:
         print(_line(row, [body]) + f"   seed {config.seed}, {body['seconds']:.0f} s", flush=True)

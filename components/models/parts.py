@@ -139,10 +139,10 @@ def amr_parts(
         for penalty, factor in ((imbalance, balance), (mutual, distil))
         if factor
     ]
-    heads: Callable[[int, int, int], nn.Module] = LinearHeads
+    classifiers: Callable[[int, int, int], nn.Module] = LinearHeads
     if prototype_scale:
-        heads = partial(PrototypeHeads, scale=prototype_scale)
-    return Parts(merge, features, stages, penalties=penalties, heads=heads)
+        classifiers = partial(PrototypeHeads, scale=prototype_scale)
+    return Parts(merge, features, stages, penalties=penalties, heads=classifiers)
 
 
 FUSIONS: dict[str, Callable[..., Parts]] = {
