@@ -57,9 +57,9 @@ def test_free_makes_one_pass_and_one_update_a_replay(trainee, clips, threat):
 @pytest.mark.parametrize("method", NAMES)
 def test_modes_and_gradients_switches_are_left_as_they_were(method, trainee, clips, threat):
     it = trainee()
-    it.module.heads["rgb"].eval()
+    it.module.heads.eval()
     train_step(it, clips, threat, Recipe(method=method, steps=2), seed=0)
-    assert it.module.training and not it.module.heads["rgb"].training
+    assert it.module.training and not it.module.heads.training
     assert all(p.requires_grad for p in it.module.parameters())
     assert not clips.rgb.requires_grad and clips.rgb.grad is None
 
@@ -117,7 +117,7 @@ def test_weights_are_back_after_awp(trainee, clips, threat):
     with perturb_weights(it.module, 0.01):
         away = parameters(it.module)
     assert torch.equal(parameters(it.module), before)
-    weight = it.module.heads["rgb"].weight
+    weight = it.module.heads.prototypes
     assert not torch.equal(away, before)
     moved = (away - before).norm() / before.norm()
     assert 0.0 < float(moved) <= 0.0101
