@@ -96,8 +96,12 @@ def _result(table: dict[str, list[Run]], options: argparse.Namespace) -> Result:
         print(_line(row, runs))
     first, *others = table
     leads = {row: lead(table[first], table[row]) for row in others}
-    for row, found in leads.items():
-        print(f"{first} - {row}: {points(found)} points under joint attack")
+    for row in others:
+        found = {cell: points(lead(table[first], table[row], cell)) for cell in ("clean", *CELLS)}
+        print(f"{first} - {row}: " + ", ".join(f"{cell} {text}" for cell, text in found.items()))
+    for row, runs in table.items():
+        mean = _figures(runs)
+        print(f"{row}: {100 * (mean['rgb'] - mean['skeleton']):+.1f} points from skeleton to rgb")
     least = min(leads.values(), key=lambda found: found["low"], default=None)
     return Result(
         name=f"fusion_real_{options.on}",
