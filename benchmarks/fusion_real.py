@@ -95,14 +95,17 @@ def _result(table: dict[str, list[Run]], options: argparse.Namespace) -> Result:
     for row, runs in table.items():
         print(_line(row, runs))
     first, *others = table
-    leads = {row: lead(table[first], table[row]) for row in others}
-    for row in others:
-        found = {cell: points(lead(table[first], table[row], cell)) for cell in ("clean", *CELLS)}
-        print(f"{first} - {row}: " + ", ".join(f"{cell} {text}" for cell, text in found.items()))
+    leads = {
+        row: {cell: lead(table[first], table[row], cell) for cell in ("clean", *CELLS)}
+        for row in others
+    }
+    for row, found in leads.items():
+        print(f"{first} - {row}: " + ", ".join(f"{c} {points(one)}" for c, one in found.items()))
     for row, runs in table.items():
         mean = _figures(runs)
         print(f"{row}: {100 * (mean['rgb'] - mean['skeleton']):+.1f} points from skeleton to rgb")
-    least = min(leads.values(), key=lambda found: found["low"], default=None)
+    joint = [found["both"] for found in leads.values()]
+    least = min(joint, key=lambda found: found["low"], default=None)
     return Result(
         name=f"fusion_real_{options.on}",
         ratio=least["low"] if least else 0.0,

@@ -30,7 +30,7 @@ from components.training.state import new_state, save_state
 from components.training.worker import checkpoint_config, evaluation_threat
 
 OVERHEAD = 1.03
-SIDES = ("ddp, 1 worker", "ray, 1 worker", "ddp, 2 workers", "ray, 2 workers")
+WORLDS = {1: "1 worker", 2: "2 workers"}
 
 
 def run(args: list[str]) -> Result:
@@ -47,20 +47,22 @@ def run(args: list[str]) -> Result:
         shards = options.shards or write_random_shards(Path(folder), options.clips)
         config = _config(options.epochs, options.steps, options.batch)
         reduce: list[float] = []
-        periods: dict[str, list[float]] = {name: [] for name in SIDES}
+        periods: dict[str, list[float]] = {
+            f"{kind}, {workers}": [] for workers in WORLDS.values() for kind in ("ddp", "ray")
+        }
         for turn in range(options.repeats):
-            for world, name in ((1, "ddp, 1 worker"), (2, "ddp, 2 workers")):
+            for world, workers in WORLDS.items():
                 out = Path(folder) / f"{world}-{turn}"
                 out.mkdir()
-                periods[name].append(_plain(config, shards, out, world))
+                periods[f"ddp, {workers}"].append(_plain(config, shards, out, world))
                 at = Path(folder) / f"ray-{world}-{turn}"
-                periods[f"ray, {name[5:]}"].append(_ray(config, shards, at, world))
+                periods[f"ray, {workers}"].append(_ray(config, shards, at, world))
             reduce.append(float((out / "all-reduce").read_text()))
         clips = len(open_data(config, shards)[0].dataset)
     faster = ratio_of(periods, "ddp, 1 worker", "ddp, 2 workers")
     overhead = {
-        world: ratio_of(periods, f"ray, {world}", f"ddp, {world}")
-        for world in ("1 worker", "2 workers")
+        workers: ratio_of(periods, f"ray, {workers}", f"ddp, {workers}")
+        for workers in WORLDS.values()
     }
     alone = statistics.median(periods["ddp, 1 worker"])
     predicted = alone / (alone / 2 + statistics.median(reduce))

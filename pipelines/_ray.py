@@ -177,8 +177,8 @@ def _open(home: str) -> Store:
         return open_store(home, create=True)
     except OSError as error:
         raise StageError(
-            f"cannot write to the run storage {redact(home)}: {error}; set ray.storage to a folder "
-            "or URI that this machine and all workers can write to"
+            redact(f"cannot write to the run storage {home}: {error}; ")
+            + "set ray.storage to a folder or URI that this machine and all workers can write to"
         ) from error
 
 

@@ -9,7 +9,7 @@ from ray.exceptions import OutOfMemoryError
 from ray.train.v2.api.exceptions import TrainingFailedError
 
 from components.checkpoint import CheckpointError
-from components.shards import ShardError
+from components.shards import ShardError, storage
 from components.shards.storage import open_store
 from components.training.worker import STOP, _beyond_retry, _read_note, _write_note
 from pipelines._ray import _explain, _open
@@ -75,3 +75,13 @@ def test_a_storage_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StageError, match="cannot write to the run storage .*set ray.storage"):
         _open(str(tmp_path / "file" / "runs"))
+
+
+def test_a_note_that_finds_no_room_leaves_nothing_behind(tmp_path, monkeypatch):
+    def full(temporary, target):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(storage, "publish", full)
+    with pytest.raises(OSError, match="No space left"):
+        open_store(tmp_path).write(STOP, b"{}")
+    assert not list(tmp_path.iterdir())
