@@ -32,6 +32,7 @@ from components.checkpoint import CONFIG, WEIGHTS
 from components.config import Config
 from components.config.train import RaySection
 from components.shards.storage import Store, open_store
+from components.training.memory import ONE_ARENA
 from components.training.state import POSITION
 from components.training.worker import STOP, train_worker
 from mlflow_tracking.store import redact
@@ -106,6 +107,9 @@ def run_training(
             failure_config=FailureConfig(max_failures=config.ray.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=1, checkpoint_score_attribute="score"),
             callbacks=list(callbacks),
+            # Ray calls the training function in a thread, for which glibc would open an arena that
+            # `keep_freed_memory` does not reach; only the environment says so before any thread.
+            worker_runtime_env={"env_vars": ONE_ARENA},
             logging_config=LoggingConfig(log_level="WARNING"),
         ),
     )

@@ -1,9 +1,13 @@
-"""For all tests: nothing is written to the project's own MLflow store."""
+"""For all tests: no touch of the project's own MLflow store, and an S3 server where one asks."""
 
 import os
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 
 import pytest
+from pyarrow import fs
+
+from components.shards.storage import open_store
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -14,3 +18,39 @@ def _store_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
     yield
     del os.environ["MLFLOW_TRACKING_URI"]
+
+
+@pytest.fixture(scope="session")
+def _s3() -> Iterator[str]:
+    """The query that leads to an S3 server on loopback."""
+    from moto.server import ThreadedMotoServer  # takes seconds to import
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"endpoint_override={host}:{port}&scheme=http&region=us-east-1"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(_s3: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """`bucket.format(folder)` is the URI of a folder in a new bucket of a real S3 server."""
+    for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(key, "test")
+    name = f"b{uuid.uuid4().hex[:12]}"
+    filesystem, _ = fs.FileSystem.from_uri(f"s3://{name}?{_s3}&allow_bucket_creation=true")
+    filesystem.create_dir(name)
+    return f"s3://{name}/{{}}?{_s3}"
+
+
+@pytest.fixture
+def files_in() -> Callable[[str], list[str]]:
+    """The paths of all files under a folder or URI."""
+
+    def paths(where: str) -> list[str]:
+        store = open_store(where)
+        selector = fs.FileSelector(store.root, recursive=True, allow_not_found=True)
+        infos = store.filesystem.get_file_info(selector)
+        return [info.path for info in infos if info.type == fs.FileType.File]
+
+    return paths

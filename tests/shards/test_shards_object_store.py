@@ -1,8 +1,7 @@
 """Shards in an object store: a real S3 server on loopback, and the local cache before it."""
 
 import json
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +20,6 @@ from pipelines._cluster import cluster
 from pipelines._stage import ROOT, run_stage
 
 Build = Callable[..., dict[str, Any]]
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    server_module = pytest.importorskip("moto.server")
-    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    before = {k: os.environ.get(k) for k in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
-    os.environ |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
-    query = f"endpoint_override={host}:{port}&scheme=http&region=us-east-1"
-    filesystem, _ = fs.FileSystem.from_uri(f"s3://clips?{query}&allow_bucket_creation=true")
-    filesystem.create_dir("clips")
-    yield f"s3://clips/{{}}?{query}"
-    server.stop()
-    for key, value in before.items():
-        os.environ.pop(key) if value is None else os.environ.__setitem__(key, value)
 
 
 def test_s3_holds_the_same_bytes_as_a_folder(

@@ -8,17 +8,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 import yaml
-from pyarrow import fs
 
 from components.checkpoint import load_model, read_config
 from components.config import Config
-from components.shards.storage import open_store
 from pipelines._cluster import cluster
 from pipelines._progress import Event, Relay, listening
 from pipelines._ray import TrainResult, run_training
@@ -88,37 +86,14 @@ def test_killed_worker_ends_with_the_same_weights(calm, settings, shards, tmp_pa
     assert weights(tmp_path) == weights(calm)
 
 
-@pytest.fixture
-def bucket(monkeypatch) -> Iterator[str]:
-    """The URI of a folder in an S3 server on loopback."""
-    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(key, "test")
-    query = f"endpoint_override={host}:{port}&scheme=http&region=us-east-1"
-    where = f"s3://runs/of?{query}"
-    filesystem, _ = fs.FileSystem.from_uri(f"{where}&allow_bucket_creation=true")
-    filesystem.create_dir("runs")
-    yield where
-    server.stop()
-
-
-def stored(storage: str) -> list[str]:
-    """All files under a folder or URI."""
-    store = open_store(storage)
-    infos = store.filesystem.get_file_info(
-        fs.FileSelector(store.root, recursive=True, allow_not_found=True)
-    )
-    return [info.path for info in infos if info.type == fs.FileType.File]
-
-
 @pytest.mark.parametrize("where", ["a folder", "an object store"])
-def test_killed_driver_goes_on_where_it_was(where, calm, settings, shards, tmp_path, request):
+def test_killed_driver_goes_on_where_it_was(
+    where, calm, settings, shards, tmp_path, request, files_in
+):
     artifacts = tmp_path / "artifacts"
     storage = str(artifacts / "runs")
     if where == "an object store":
-        storage = request.getfixturevalue("bucket")
+        storage = request.getfixturevalue("bucket").format("of")
     shutil.copytree(shards, artifacts / "shards")
     config = settings(
         **{**CHANGES, "tracking__uri": f"sqlite:///{tmp_path}/mlflow.db"},
@@ -132,7 +107,7 @@ def test_killed_driver_goes_on_where_it_was(where, calm, settings, shards, tmp_p
     quiet = {"cwd": ROOT, "stdout": said.open("w"), "stderr": subprocess.STDOUT}
     first = subprocess.Popen(command, **quiet)
     log = artifacts / "train" / "amr" / "train.log"
-    while not any("checkpoint_manager_snapshot.json" in path for path in stored(storage)):
+    while not any("checkpoint_manager_snapshot.json" in path for path in files_in(storage)):
         assert first.poll() is None, said.read_text()
         time.sleep(0.02)
     first.kill()
@@ -145,7 +120,7 @@ def test_killed_driver_goes_on_where_it_was(where, calm, settings, shards, tmp_p
     assert metrics["epochs"] == 3 and 0.0 <= metrics["robust_acc"]["worst"] <= 1.0
     history = (log.parent / "history.csv").read_text().splitlines()
     assert len(history) == 4 and history[0].startswith("epoch,loss,")
-    assert not stored(storage)
+    assert not files_in(storage)
 
 
 def test_nonfinite_loss_stops_with_the_clips_saved_and_is_not_retried(settings, shards, tmp_path):
