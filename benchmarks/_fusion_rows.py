@@ -40,8 +40,11 @@ ROWS: dict[str, dict[str, Any]] = {
     **{f"{name}-natural": {**_published(name), "train.method": "natural"} for name in FUSIONS},
     # Controls: a rival given AMR's deep supervision.
     **{f"{name}-heads": {"model.fusion": name} for name in FUSIONS},
+    # ... and late fusion, whose dropout lies where AMR's does, without it.
+    "late-no-dropout": {**_published("late"), "model.dropout": 0.0},
     # The ablation of AMR, one knob at a time.
     "amr-linear-heads": _amr(prototype_scale=0.0),
+    "amr-dropout": _amr(dropout=0.3),
     "amr-no-distil": _amr(distil=0.0),
     "amr-plain-attack": {**_amr(), "train.attack.heads": 0.0},
     "amr-no-heads": {**_amr(distil=0.0), "model.aux_heads": False},

@@ -39,6 +39,9 @@ class AmrSection(Section):
     share: float = Field(
         0.5, gt=0, lt=1, description="the video's mean weight in use; 1/2 in training"
     )
+    dropout: float = Field(
+        0.0, ge=0, lt=1, description="of the features before AMR's heads, for model.dropout"
+    )
     distil: float = Field(1.0, ge=0, description="how much the joint prediction teaches the heads")
     prototype_scale: float = Field(
         12.0,
@@ -60,7 +63,9 @@ class ModelSection(Section):
     )
     aux_heads: bool = Field(True, description="deep supervision by per-modality heads")
     width: float = Field(1.0, gt=0, description="multiplies the channels of both backbones")
-    dropout: float = Field(0.3, ge=0, lt=1)
+    dropout: float = Field(
+        0.3, ge=0, lt=1, description="of the features before the classifiers; AMR has its own"
+    )
     rgb_frames: int = Field(8, ge=1)
     rgb_size: int = Field(48, ge=16)
     skeleton_frames: int = Field(32, ge=4)

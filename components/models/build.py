@@ -95,7 +95,7 @@ def two_stream(
         fusions=parts.fusions,
         penalties=parts.penalties,
         show_aux=aux_heads,
-        dropout=dropout,
+        dropout=dropout if parts.dropout is None else parts.dropout,
         skeleton_normalize=SkeletonNormalize(
             centre=centre, rotate=view_rotation, motion=bodies.motion
         ),
