@@ -19,7 +19,6 @@ RECIPE: dict[str, Any] = {
     "train.attack.steps": 2,
     "train.attack.rel_alpha": 1.0,
     "train.rollback": False,
-    "train.attack.heads": 1.0,
     "train.val_steps": 1,
     "train.val_clips": 24,
 }
@@ -46,7 +45,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "amr-linear-heads": _amr(prototype_scale=0.0),
     "amr-dropout": _amr(dropout=0.3),
     "amr-no-distil": _amr(distil=0.0),
-    "amr-plain-attack": {**_amr(), "train.attack.heads": 0.0},
+    "amr-attack-heads": {**_amr(), "train.attack.heads": 1.0},
     "amr-no-heads": {**_amr(distil=0.0), "model.aux_heads": False},
     "amr-mean": _amr(logits="mean"),
     "amr-floor.1": _amr(logit_floor=0.1),
