@@ -11,7 +11,7 @@ FUSIONS = ("late", "concat", "mmtm", "minsim", "exfmem", "minsim_exfmem", "fim")
 RECIPE: dict[str, Any] = {
     "train.batch_size": 16,
     "model.amr.logit_floor": 0.45,
-    "model.amr.share": 0.6,
+    "model.amr.share": 0.63,
     "model.amr.doubt": 0.2,
     "train.ema": 0.99,
     "train.aux_weight": 2.0,
