@@ -5,9 +5,9 @@ import uuid
 from collections.abc import Callable, Iterator
 
 import pytest
-from pyarrow import fs
 
-from components.shards.storage import open_store
+# Whatever is not here everywhere is imported where it is used: the models' tests also run on GPU
+# machines that have PyTorch and numpy alone.
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -35,6 +35,8 @@ def _s3() -> Iterator[str]:
 @pytest.fixture
 def bucket(_s3: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """`bucket.format(folder)` is the URI of a folder in a new bucket of a real S3 server."""
+    from pyarrow import fs
+
     for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(key, "test")
     name = f"b{uuid.uuid4().hex[:12]}"
@@ -46,6 +48,9 @@ def bucket(_s3: str, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture
 def files_in() -> Callable[[str], list[str]]:
     """The paths of all files under a folder or URI."""
+    from pyarrow import fs
+
+    from components.shards.storage import open_store
 
     def paths(where: str) -> list[str]:
         store = open_store(where)
