@@ -70,6 +70,7 @@ def test_every_nth_checkpoint_is_kept_and_older_ones_are_not(calm):
 def test_killed_worker_ends_with_the_same_weights(calm, settings, shards, tmp_path):
     killed = threading.Event()
     events: list[str] = []
+    arenas: list[str | None] = []
 
     def kill_in_second_epoch(event: Event) -> None:
         events.append(event["kind"])
@@ -77,10 +78,13 @@ def test_killed_worker_ends_with_the_same_weights(calm, settings, shards, tmp_pa
             killed.set()
             mine = psutil.Process().children(recursive=True)
             workers = [p for p in mine if "RayTrainWorker" in " ".join(p.cmdline())]
+            # As the process started: set later, glibc would not see it.
+            arenas.append(workers[-1].environ().get("MALLOC_ARENA_MAX"))
             workers[-1].send_signal(signal.SIGKILL)
 
     result = train(settings(**CHANGES), shards, tmp_path, kill_in_second_epoch)
     assert killed.is_set()
+    assert arenas == ["1"]
     assert "lost" in events
     assert [row["epoch"] for row in result.history] == [1, 2, 3]
     assert weights(tmp_path) == weights(calm)
