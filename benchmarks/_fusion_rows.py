@@ -11,7 +11,7 @@ FUSIONS = ("late", "concat", "mmtm", "minsim", "exfmem", "minsim_exfmem", "fim")
 RECIPE: dict[str, Any] = {
     "train.batch_size": 16,
     "model.amr.logit_floor": 0.45,
-    "model.amr.share": 0.63,
+    "model.amr.share": 0.66,
     "model.amr.doubt": 0.2,
     "train.ema": 0.99,
     "train.aux_weight": 2.0,
@@ -41,8 +41,11 @@ ROWS: dict[str, dict[str, Any]] = {
     **{f"{name}-heads": {"model.fusion": name} for name in FUSIONS},
     # ... and late fusion, whose dropout lies where AMR's does, without it.
     "late-no-dropout": {**_published("late"), "model.dropout": 0.0},
+    # ... and rivals whose features tell AMR's two parts of time apart.
+    **{f"{name}-parts": {**_published(name), "model.time_parts": 2} for name in FUSIONS},
     # The ablation of AMR, one knob at a time.
     "amr-linear-heads": _amr(prototype_scale=0.0),
+    "amr-whole-clip": {**_amr(), "model.time_parts": 1},
     "amr-dropout": _amr(dropout=0.3),
     "amr-no-distil": _amr(distil=0.0),
     "amr-attack-heads": {**_amr(), "train.attack.heads": 1.0},

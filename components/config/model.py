@@ -61,6 +61,9 @@ class ModelSection(Section):
         description="after which stages the fusion attaches: -1 is the last of both, [i, j] names "
         "the video and the skeleton stage; empty = the fusion's own choice",
     )
+    time_parts: int = Field(
+        0, ge=0, description="parts of time that features are pooled into; 0 = the fusion's choice"
+    )
     aux_heads: bool = Field(True, description="deep supervision by per-modality heads")
     width: float = Field(1.0, gt=0, description="multiplies the channels of both backbones")
     dropout: float = Field(

@@ -5,7 +5,7 @@ A fusion can attach after any stage, because the two-stream model runs the stage
 
 from torch import Tensor, nn
 
-from components.models.pooling import person_mean, video_mean
+from components.models.pooling import person_parts, video_parts
 
 
 class Backbone(nn.Module):
@@ -32,9 +32,9 @@ class Backbone(nn.Module):
 class VideoBackbone(Backbone):
     """Stages map [B, C, T, H, W] to [B, C', T', H', W']."""
 
-    def pool(self, video: Tensor) -> Tensor:
-        """Last map -> features [B, C]."""
-        return video_mean(video)
+    def pool(self, video: Tensor, parts: int = 1) -> Tensor:
+        """Last map -> features [B, parts * C]: means of consecutive parts of time."""
+        return video_parts(video, parts)
 
 
 class SkeletonBackbone(Backbone):
@@ -45,9 +45,9 @@ class SkeletonBackbone(Backbone):
 
     motion: bool
 
-    def pool(self, skeleton: Tensor, real: Tensor) -> Tensor:
-        """Last map and real [B, M] -> features [B, C]."""
-        return person_mean(skeleton, real)
+    def pool(self, skeleton: Tensor, real: Tensor, parts: int = 1) -> Tensor:
+        """Last map and real [B, M] -> features [B, parts * C]."""
+        return person_parts(skeleton, real, parts)
 
 
 def scaled(channels: int, width: float, multiple: int = 8) -> int:

@@ -7,7 +7,7 @@ from components.models.backbone import SkeletonBackbone, VideoBackbone
 from components.models.ctrgcn import CTRGCN
 from components.models.hcn import HCN
 from components.models.normalize import SkeletonNormalize
-from components.models.parts import FUSIONS, OWN_STAGES
+from components.models.parts import FUSIONS, OWN_STAGES, OWN_TIME_PARTS
 from components.models.pretrained import load_backbone
 from components.models.small import SmallSkeleton, SmallVideo
 from components.models.stgcn import STGCN
@@ -47,6 +47,7 @@ def two_stream(
     skeleton: str = "small_skeleton",
     fusion: str = "amr",
     fusion_stages: Sequence[int | Sequence[int]] = (),
+    time_parts: int = 0,
     aux_heads: bool = True,
     width: float = 1.0,
     dropout: float = 0.3,
@@ -62,6 +63,9 @@ def two_stream(
         of both backbones, 0 the first; a pair [i, j] names the video and the skeleton stage.
         Empty is the fusion's own choice: (-2, -1) for mmtm and fim, (-1,) for amr. The other
         fusions join behind the last stage, whatever is said here.
+    time_parts: into how many consecutive parts of time each stream's last map is pooled, so that
+        what comes first and what comes later are told apart; a map with less time left repeats.
+        0 is the fusion's own choice: 2 for amr, 1 (the mean over the whole clip) for the others.
     aux_heads: per-modality classifiers whose loss training adds (deep supervision).
     amr: keywords of `parts.amr_parts`.
     """
@@ -76,11 +80,14 @@ def two_stream(
     if fusion in OWN_STAGES:
         stages = fusion_stages or OWN_STAGES[fusion]
         joins = resolve_joins(stages, len(video.stages), len(bodies.stages))
+    if time_parts < 0:
+        raise ValueError(f"model.time_parts={time_parts}: 1 or more, or 0 for the fusion's choice")
+    time_parts = time_parts or OWN_TIME_PARTS.get(fusion, 1)
     parts = parts_of(
         [(video.channels[i], bodies.channels[j]) for i, j in joins],
-        (video.features, bodies.features),
+        (time_parts * video.features, time_parts * bodies.features),
         num_classes,
-        **(amr or {} if fusion == "amr" else {}),
+        **({**(amr or {}), "time_parts": time_parts} if fusion == "amr" else {}),
     )
     heads = None
     if aux_heads or parts.needs_heads:
@@ -96,6 +103,7 @@ def two_stream(
         penalties=parts.penalties,
         show_aux=aux_heads,
         dropout=dropout if parts.dropout is None else parts.dropout,
+        time_parts=time_parts,
         skeleton_normalize=SkeletonNormalize(
             centre=centre, rotate=view_rotation, motion=bodies.motion
         ),

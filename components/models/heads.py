@@ -20,7 +20,7 @@ class LinearHeads(nn.ModuleDict):
 
 
 class PrototypeHeads(nn.Module):
-    """logits_mk = scale * cos(feature of modality m, prototype of class k).
+    """logits_mk = scale * mean over parts i of cos(part i of modality m's feature, prototype i of k).
 
     Both modalities answer to the same prototypes, so what they know of a class points the same
     way; and since lengths do not count, neither can outvote the other by a longer feature, nor an
@@ -28,31 +28,47 @@ class PrototypeHeads(nn.Module):
     weights are those of Pang et al. (NeurIPS 2020, arXiv 2002.08619, eq. 6, without its margin);
     that the modalities share them is this project's own.
 
-    Features of unequal length go through a linear map to the shorter one.
+    parts: of which the features consist, one after the other (`TwoStream.time_parts`); a class is
+        a sequence of directions then, and no part of the clip outvotes another.
+    Features of unequal length go through a linear map to the shorter one, the same for each part.
     """
 
     def __init__(
-        self, rgb_features: int, skeleton_features: int, num_classes: int, *, scale: float
+        self,
+        rgb_features: int,
+        skeleton_features: int,
+        num_classes: int,
+        *,
+        scale: float,
+        parts: int = 1,
     ) -> None:
         super().__init__()
         if scale <= 0:
             raise ValueError(f"model.amr.prototype_scale={scale}: a scale of cosines is above 0")
-        width = min(rgb_features, skeleton_features)
-        sizes = {"rgb": rgb_features, "skeleton": skeleton_features}
-        self.scale = scale
+        sizes = {"rgb": rgb_features // parts, "skeleton": skeleton_features // parts}
+        width = min(sizes.values())
+        self.scale, self.parts = scale, parts
         self.project = nn.ModuleDict(
             {name: nn.Linear(size, width) for name, size in sizes.items() if size != width}
         )
-        self.prototypes = nn.Parameter(torch.randn(num_classes, width))
+        self.prototypes = nn.Parameter(torch.randn(num_classes, parts * width))
 
     def forward(self, features: Features) -> Features:
-        """Features [B, C_m] by modality -> logits [B, K] by modality."""
-        prototypes = F.normalize(self.prototypes, dim=1)
+        """Features [B, parts * C_m] by modality -> logits [B, K] by modality."""
+        prototypes = self._unit(self.prototypes)
         logits = {}
         for name, feature in features.items():
+            part = feature.unflatten(1, (self.parts, -1))
             if name in self.project:
-                feature = self.project[name](feature)
-            # The bound keeps gradients finite where dropout or ReLU left nothing of a feature.
-            unit = F.normalize(feature.float(), dim=1, eps=1e-4)
-            logits[name] = self.scale * F.linear(unit, prototypes)
+                part = self.project[name](part)
+            unit = self._unit(part.flatten(1).float())
+            logits[name] = self.scale / self.parts * F.linear(unit, prototypes)
         return logits
+
+    def _unit(self, vectors: Tensor) -> Tensor:
+        """Every part of [N, parts * C] to length 1.
+
+        The bound keeps gradients finite where dropout or ReLU left nothing of a feature.
+        """
+        parts = vectors.unflatten(1, (self.parts, -1))
+        return F.normalize(parts, dim=2, eps=1e-4).flatten(1)

@@ -92,6 +92,7 @@ def amr_parts(
     share: float = 0.5,
     prototype_scale: float = 12.0,
     dropout: float = 0.0,
+    time_parts: int = 1,
 ) -> Parts:
     """AMR from its settings.
 
@@ -100,6 +101,7 @@ def amr_parts(
     prototype_scale: that of `PrototypeHeads`; 0 = linear heads.
     dropout: of the features before the heads, in place of the model's. Heads that go by direction
         are better without: on held-out subjects the dropped entries cost clean accuracy.
+    time_parts: of which the features consist.
     balance, distil: weights of the losses `imbalance` and `mutual`; the latter needs heads.
     The rest are the keywords of `StageReweighter` and `LogitReweighter` (`logit_floor` is the
     latter's floor); `docs/amr.md` explains them.
@@ -146,7 +148,7 @@ def amr_parts(
     ]
     classifiers: Callable[[int, int, int], nn.Module] = LinearHeads
     if prototype_scale:
-        classifiers = partial(PrototypeHeads, scale=prototype_scale)
+        classifiers = partial(PrototypeHeads, scale=prototype_scale, parts=time_parts)
     return Parts(merge, features, stages, penalties=penalties, heads=classifiers, dropout=dropout)
 
 
@@ -162,3 +164,5 @@ FUSIONS: dict[str, Callable[..., Parts]] = {
 }
 # Where a fusion that sits between stages attaches when the settings leave it open.
 OWN_STAGES: dict[str, tuple[int, ...]] = {"mmtm": (-2, -1), "fim": (-2, -1), "amr": (-1,)}
+# Into how many parts of time the features are pooled when the settings leave it open.
+OWN_TIME_PARTS: dict[str, int] = {"amr": 2}

@@ -21,6 +21,31 @@ def person_mean(skeleton: Tensor, real: Tensor) -> Tensor:
     return (persons * real).sum(2) / real.sum(2).clamp(min=1)
 
 
+def video_parts(video: Tensor, parts: int) -> Tensor:
+    """Means of consecutive parts of time, side by side: [B, C, T, H, W] -> [B, parts * C]."""
+    return video_mean(video) if parts == 1 else _in_parts(video.mean((3, 4)), parts)
+
+
+def person_parts(skeleton: Tensor, real: Tensor, parts: int) -> Tensor:
+    """The same over joints and the real persons: [B, C, M, S, V] -> [B, parts * C]."""
+    if parts == 1:
+        return person_mean(skeleton, real)
+    frames = skeleton.mean(4)
+    real = _by_place(skeleton, real).to(frames.dtype)
+    mean = (frames * real[:, None, :, None]).sum(2) / real.sum(1).clamp(min=1)[:, None, None]
+    return _in_parts(mean, parts)
+
+
+def _in_parts(frames: Tensor, parts: int) -> Tensor:
+    """[B, C, T] -> [B, parts * C]; parts that do not divide T share the frames between them.
+
+    Slices rather than adaptive pooling, whose gradient on GPUs is not the same in every run.
+    """
+    length = frames.shape[2]
+    spans = [(i * length // parts, -(-(i + 1) * length // parts)) for i in range(parts)]
+    return torch.cat([frames[:, :, start:end].mean(2) for start, end in spans], 1)
+
+
 def person_max(skeleton: Tensor, real: Tensor) -> Tensor:
     """Maximum over the real persons: [B, C, M, S, V] -> [B, C, 1, S, V]; 0 without any."""
     absent = (_by_place(skeleton, real) <= 0)[:, None, :, None, None]

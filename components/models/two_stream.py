@@ -25,6 +25,7 @@ class TwoStream(nn.Module):
     common: optional module that brings both feature vectors to one width (features -> features).
     heads: per-modality classifiers (`heads.py`), or None.
     show_aux: report the heads' logits as `ModelOutput.aux`, on which training adds its loss.
+    time_parts: consecutive parts of time whose means, side by side, are a stream's features.
     penalties: functions of the output that `regulariser` adds up.
     """
 
@@ -41,6 +42,7 @@ class TwoStream(nn.Module):
         penalties: Sequence[Callable[[ModelOutput], Tensor]] = (),
         show_aux: bool = True,
         dropout: float = 0.0,
+        time_parts: int = 1,
         video_normalize: nn.Module | None = None,
         skeleton_normalize: nn.Module | None = None,
     ) -> None:
@@ -56,6 +58,7 @@ class TwoStream(nn.Module):
         self.merge = merge
         self.dropout = nn.Dropout(dropout)
         self.show_aux = show_aux
+        self.time_parts = time_parts
         self._penalties = tuple(penalties)
 
     def forward(self, rgb: Tensor, skeleton: Tensor, present: Tensor) -> ModelOutput:
@@ -78,7 +81,10 @@ class TwoStream(nn.Module):
                 video, bodies, weight = fusion(video, bodies, real)
                 if weight is not None:
                     weights[f"stage{rgb_to + 1}"] = weight
-        features = {"rgb": self.rgb.pool(video), "skeleton": self.skeleton.pool(bodies, real)}
+        features = {
+            "rgb": self.rgb.pool(video, self.time_parts),
+            "skeleton": self.skeleton.pool(bodies, real, self.time_parts),
+        }
         if self.common is not None:
             features = self.common(features)
         return self._classify(features, weights)

@@ -42,6 +42,27 @@ def test_features_of_unequal_length_meet_in_the_shorter_one() -> None:
     }
 
 
+def test_parts_of_time_have_a_direction_each_and_are_shortened_alike() -> None:
+    heads = PrototypeHeads(20, 12, 5, scale=12.0, parts=2)
+    assert heads.prototypes.shape == (5, 12)
+    assert heads.project["rgb"].weight.shape == (6, 10)
+    first = features(10, 6)
+    second = {name: feature.flip(0) for name, feature in first.items()}
+
+    def logits(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], loud: float = 1.0):
+        return heads({name: torch.cat([one[name], loud * other[name]], 1) for name in one})
+
+    bare = PrototypeHeads(6, 6, 5, scale=12.0, parts=2)
+    forth, back, louder = logits(first, second), logits(second, first), logits(first, second, 9.0)
+    for name in ("rgb", "skeleton"):
+        assert forth[name].abs().max() <= 12.0
+        assert not torch.allclose(forth[name], back[name], atol=0.1)  # the order counts
+    # The length of a part does not; the skeleton's parts reach the cosine as they are.
+    assert torch.allclose(forth["skeleton"], louder["skeleton"], atol=1e-4)
+    own = bare({"rgb": bare.prototypes.detach()})["rgb"]
+    assert torch.allclose(own.diagonal(), torch.full((5,), 12.0), atol=1e-5)
+
+
 def test_a_feature_of_zeros_has_finite_logits_and_gradients() -> None:
     nothing = torch.zeros((2, 6), requires_grad=True)
     PrototypeHeads(6, 6, 5, scale=12.0)({"rgb": nothing})["rgb"].sum().backward()

@@ -45,7 +45,7 @@ def test_amr_joins_any_pair_of_backbones_at_several_stages(
     # At the start nothing is scaled: the prediction is that of late fusion with the same weights.
     late = two_stream(
         rgb=rgb, skeleton=skeleton, num_classes=5, width=0.125, skeleton_frames=16,
-        fusion="late", dropout=0.0,
+        fusion="late", time_parts=2, dropout=0.0,
     )  # fmt: skip
     late.load_state_dict(model.state_dict(), strict=False)
     late.heads = model.heads
@@ -133,6 +133,33 @@ def test_telemetry_is_that_of_the_same_pass_and_changes_nothing(
         assert torch.equal(value, before[name]), name
 
 
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_parts_of_time_tell_the_order_and_any_fusion_can_have_them(
+    fusion: str, inputs: Callable
+) -> None:
+    own = two_stream(fusion=fusion, **SMALL).eval()
+    assert own.time_parts == (2 if fusion == "amr" else 1)
+    model = two_stream(fusion=fusion, time_parts=2, **SMALL).eval()
+    torch.manual_seed(0)
+    video, bodies = torch.randn(3, 4, 6, 5, 5), torch.randn(3, 4, 2, 6, 5)
+    real = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0]])
+    for pool, map_, time in (
+        (model.rgb.pool, (video,), 2),
+        (model.skeleton.pool, (bodies, real), 3),
+    ):
+        whole, halves = pool(*map_), pool(*map_, 2)
+        back = pool(map_[0].flip(time), *map_[1:], 2)
+        assert torch.allclose(whole, halves.unflatten(1, (2, -1)).mean(1), atol=1e-6)
+        assert torch.allclose(back, halves.roll(4, 1), atol=1e-6)
+        # Three frames in two parts share the middle; one frame is both parts.
+        three = pool(map_[0].narrow(time, 0, 3), *map_[1:], 2)
+        assert torch.allclose(three[:, :4], pool(map_[0].narrow(time, 0, 2), *map_[1:]), atol=1e-6)
+        one = pool(map_[0].narrow(time, 0, 1), *map_[1:], 2)
+        assert torch.equal(one[:, :4], one[:, 4:])
+    logits = model(*inputs()).logits
+    assert logits.shape == (3, 5) and torch.isfinite(logits).all()
+
+
 def test_fusion_stages_are_python_indices_or_pairs() -> None:
     assert resolve_joins((-2, -1), 4, 3) == [(2, 1), (3, 2)]
     assert resolve_joins((-1, (0, 0)), 4, 3) == [(0, 0), (3, 2)]
@@ -151,6 +178,7 @@ def test_fusion_stages_are_python_indices_or_pairs() -> None:
         ({"skeleton": "gcn"}, "model.skeleton='gcn'"),
         ({"fusion": "sum"}, "model.fusion='sum'"),
         ({"num_classes": 1}, "num_classes=1"),
+        ({"time_parts": -1}, "model.time_parts=-1"),
         ({"centre": "hip"}, "model.centre='hip'"),
         ({"amr": {"heads": 5, **STAGED}}, "heads=5"),
         ({"amr": {"logits": "max"}}, "model.amr.logits='max'"),
@@ -169,7 +197,7 @@ def test_amr_parts_can_be_left_out(inputs: Callable) -> None:
     bare = two_stream(
         amr={"stage_weights": False, "logits": "mean", "prototype_scale": 0.0}, **SMALL
     ).eval()
-    late = two_stream(fusion="late", **SMALL).eval()
+    late = two_stream(fusion="late", time_parts=2, **SMALL).eval()
     late.load_state_dict(bare.state_dict())  # strict: nothing of AMR is left
     assert torch.equal(bare(*data).logits, late(*data).logits)
     only = two_stream(**SMALL).eval()(*data)
