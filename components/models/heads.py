@@ -20,7 +20,7 @@ class LinearHeads(nn.ModuleDict):
 
 
 class PrototypeHeads(nn.Module):
-    """logits_mk = scale * mean over parts i of cos(part i of modality m's feature, prototype i of k).
+    """logits_mk = scale * mean over parts i of cos(part i of feature m, part i of prototype k).
 
     Both modalities answer to the same prototypes, so what they know of a class points the same
     way; and since lengths do not count, neither can outvote the other by a longer feature, nor an
