@@ -101,7 +101,7 @@ def finish(stage: Stage, seeds: list[int], models: list[str], run: Tracker) -> N
     run.log_artifact(out)
     run.describe(seeds_markdown(body))
     print(seeds_table(body))
-    print(f"written to {out}")
+    print(f"written to {out}; `python -m pipelines.report` puts it on the page")
 
 
 def _runs(artifacts: Path, seed: int, model: str) -> dict[str, str]:

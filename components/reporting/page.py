@@ -8,6 +8,7 @@ from jinja2 import Environment, StrictUndefined
 
 from components.reporting import plots
 from components.reporting.read import CELLS, Results
+from components.reporting.seeds import COLUMNS, lines_of_seeds
 from components.reporting.table import attacks_of, interval, percent
 
 CELL_WORDS = {
@@ -59,6 +60,8 @@ def build_page(
         best=_best(results),
         checks=_checks(results),
         differences=differences,
+        seeds=lines_of_seeds(results.seeds) if results.seeds else [],
+        seeds_columns=COLUMNS,
         train_eps=train_eps,
         trials=_trials(results),
         costs=_costs(main),

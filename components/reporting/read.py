@@ -25,6 +25,7 @@ class Results:
     history:  rows of `train/<model>/history.csv` by model
     training: `train/<model>/metrics.json` by model
     trials:   rows of `tune/trials.csv`; best: `tune/best.yaml`; search: `tune/tune.json`
+    seeds:    `seeds/seeds.json`, where several seeds were run
     pictures: the search's plots, PNG bytes by name
     index, registered: the JSON files of these stages
     notes:    what is missing and which command makes it
@@ -38,6 +39,7 @@ class Results:
     trials: list[dict[str, str]] = field(default_factory=list)
     best: dict[str, Any] = field(default_factory=dict)
     search: dict[str, Any] = field(default_factory=dict)
+    seeds: dict[str, Any] = field(default_factory=dict)
     pictures: dict[str, bytes] = field(default_factory=dict)
     index: dict[str, Any] = field(default_factory=dict)
     registered: dict[str, Any] = field(default_factory=dict)
@@ -72,6 +74,8 @@ def read_results(artifacts: Path) -> Results:
         results.best = yaml.safe_load((tune / "best.yaml").read_text()) or {}
     if (tune / "tune.json").is_file():
         results.search = _json(tune / "tune.json", "tune")
+    if (artifacts / "seeds" / "seeds.json").is_file():
+        results.seeds = _seeds(artifacts / "seeds" / "seeds.json")
     results.pictures = {path.stem: path.read_bytes() for path in sorted(tune.glob("*.png"))}
     return results
 
@@ -89,6 +93,16 @@ def _evaluation(path: Path) -> dict[str, Any]:
     if missing:
         raise ReportError(f"{path} lacks {', '.join(missing)}; run the evaluate stage again")
     return summary
+
+
+def _seeds(path: Path) -> dict[str, Any]:
+    body = _json(path, "seeds")
+    missing = [k for k in ("seeds", "clips", "models", "differences", "suite") if k not in body]
+    if missing:
+        raise ReportError(
+            f"{path} lacks {', '.join(missing)}; run `python -m pipelines.seeds` again"
+        )
+    return body
 
 
 def _json(path: Path, stage: str) -> dict[str, Any]:

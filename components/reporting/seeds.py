@@ -68,30 +68,36 @@ def rows_of_seeds(body: Mapping[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
+def lines_of_seeds(body: Mapping[str, Any]) -> list[tuple[str, dict[str, str]]]:
+    """(model or `model - other`, text by cell): mean ± spread (95 % interval), in % or points."""
+    lines = [
+        (model, {cell: _shown(found) for cell, found in cells.items()})
+        for model, cells in body["models"].items()
+    ]
+    for other in dict.fromkeys(d["other"] for d in body["differences"]):
+        found = {d["cell"]: d for d in body["differences"] if d["other"] == other}
+        name = f"{found['clean']['model']} - {other}"
+        lines.append((name, {cell: _shown(one, "+") for cell, one in found.items()}))
+    return lines
+
+
 def seeds_table(body: Mapping[str, Any]) -> str:
     """Plain text: mean ± spread (95 % interval) in %, then the differences in points."""
-    width = max(10, *(len(m) for m in body["models"])) + 2
-    width += max((len(d["other"]) + 2 for d in body["differences"]), default=0)
+    rows = lines_of_seeds(body)
+    width = max(10, *(len(name) for name, _ in rows)) + 2
     lines = [
         f"accuracy in %, mean ± standard deviation of {len(body['seeds'])} seeds (95 % interval "
         f"over seeds and {body['clips']} test clips)",
         " " * width + "".join(f"{c:>26}" for c in COLUMNS),
     ]
-    for model, cells in body["models"].items():
-        lines.append(f"{model:<{width}}" + "".join(f"{_shown(cells[c]):>26}" for c in COLUMNS))
-    for other in dict.fromkeys(d["other"] for d in body["differences"]):
-        found = {d["cell"]: d for d in body["differences"] if d["other"] == other}
-        name = f"{found['clean']['model']} - {other}"
-        lines.append(f"{name:<{width}}" + "".join(f"{_shown(found[c], '+'):>26}" for c in COLUMNS))
+    lines += [
+        f"{name:<{width}}" + "".join(f"{told[c]:>26}" for c in COLUMNS) for name, told in rows
+    ]
     return "\n".join(lines)
 
 
 def seeds_markdown(body: Mapping[str, Any]) -> str:
     """The same as a Markdown table, without intervals: the description of the run above all."""
-    rows = [(model, cells) for model, cells in body["models"].items()]
-    for other in dict.fromkeys(d["other"] for d in body["differences"]):
-        found = {d["cell"]: d for d in body["differences"] if d["other"] == other}
-        rows.append((f"{found['clean']['model']} - {other}", found))
     lines = [
         f"{len(body['seeds'])} seeds, {body['clips']} test clips: mean ± standard deviation, in %. "
         "Intervals are in `seeds.csv`.",
@@ -99,9 +105,10 @@ def seeds_markdown(body: Mapping[str, Any]) -> str:
         "| | " + " | ".join(COLUMNS) + " |",
         "|---|" + "--:|" * len(COLUMNS),
     ]
-    for name, cells in rows:
-        shown = [_shown(cells[c], "+" if " - " in name else "").partition(" (")[0] for c in COLUMNS]
-        lines.append(f"| {name} | " + " | ".join(shown) + " |")
+    for name, told in lines_of_seeds(body):
+        lines.append(
+            f"| {name} | " + " | ".join(told[c].partition(" (")[0] for c in COLUMNS) + " |"
+        )
     return "\n".join(lines)
 
 

@@ -19,6 +19,7 @@ from components.models import build_model
 from components.reporting.page import threat_words
 from components.reporting.paired import differences, verdicts
 from components.reporting.read import ReportError, read_results
+from components.reporting.seeds import summarise_seeds
 from components.reporting.table import rows_of, terminal_table
 from pipelines import report
 from pipelines._stage import run_stage
@@ -157,6 +158,21 @@ def test_page_shows_the_evaluation_figures_and_loads_nothing(artifacts: Path) ->
     assert "no-skeleton" in text and "15 clips found, 12 accepted" in text
     assert "models:/amr/2" in text and "there is no champion yet" in text
     assert "this project's own design" in text
+
+
+def test_several_seeds_are_on_the_page_where_they_were_run(artifacts: Path) -> None:
+    assert _run(artifacts) == 0 and "Over 2 seeds" not in " ".join(_page(artifacts).text)
+    (artifacts / "seeds").mkdir()
+    body = summarise_seeds({0: artifacts, 1: artifacts}, ["amr", "concat"])
+    out = artifacts / "seeds" / "seeds.json"
+    out.write_text(json.dumps({**body, "suite": "thin"}))
+    assert _run(artifacts) == 0
+    text = " ".join(" ".join(_page(artifacts).text).split())
+    assert "Over 2 seeds" in text and "amr - concat" in text and "12 test clips" in text
+    both = body["models"]["amr"]["both"]
+    assert f"{100 * both['value']:.1f} ±0.0 ({100 * both['low']:.1f}" in text
+    out.write_text("{}")
+    assert _run(artifacts) != 0
 
 
 def test_trials_are_ranked_by_the_second_rung_and_shortened(artifacts: Path) -> None:
