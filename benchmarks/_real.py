@@ -35,11 +35,15 @@ TARGETED = Entry("apgd_t", "apgd_t", {"steps": 40, "n_targets": 4})
 
 @dataclass(frozen=True)
 class Verdicts:
-    """Per clip, in the split's order: right on clean input, and still right in each cell."""
+    """Per clip, in the split's order: right on clean input, and still right in each cell.
+
+    targeted: still right when `TARGETED` came after; empty if it did not
+    """
 
     clip_id: tuple[str, ...]
     clean: np.ndarray
     standing: dict[str, np.ndarray]
+    targeted: dict[str, np.ndarray]
 
 
 def train_one(config: Config, shards: str, keep: str = "best") -> tuple[nn.Module, int]:
@@ -100,23 +104,22 @@ def judge(
         rgb_size=config.model.rgb_size,
         skeleton_frames=config.model.skeleton_frames,
     )
-    entries = [Entry("pgd", "pgd", {"steps": steps, "n_restarts": n_restarts})]
-    entries += [TARGETED] if targeted else []
+    pgd = Entry("pgd", "pgd", {"steps": steps, "n_restarts": n_restarts})
+    # The joint cell starts from what stands in the others: a suite of its own for each verdict.
+    suites = [[pgd], [pgd, TARGETED]] if targeted else [[pgd]]
     threat = evaluation_threat(config)
     ids: list[str] = []
     clean: list[torch.Tensor] = []
-    standing: dict[str, list[torch.Tensor]] = {cell: [] for cell in CELLS}
+    standing: list[dict[str, list[torch.Tensor]]] = [{c: [] for c in CELLS} for _ in suites]
     for batch in BatchLoader(dataset, fixed_batches(len(dataset), 64)):
-        result = run_cascade(model, batch, entries, threat, seed=config.seed, micro=0)
         ids += batch.clip_id
+        for suite, cells in zip(suites, standing, strict=True):
+            result = run_cascade(model, batch, suite, threat, seed=config.seed, micro=0)
+            for cell, parts in cells.items():
+                parts.append(result.standing[cell])
         clean.append(result.clean.scores.correct)
-        for cell in CELLS:
-            standing[cell].append(result.standing[cell])
-    return Verdicts(
-        tuple(ids),
-        torch.cat(clean).numpy(),
-        {cell: torch.cat(parts).numpy() for cell, parts in standing.items()},
-    )
+    first, *more = [{c: torch.cat(p).numpy() for c, p in cells.items()} for cells in standing]
+    return Verdicts(tuple(ids), torch.cat(clean).numpy(), first, *(more or [{}]))
 
 
 def stored_run(
@@ -132,13 +135,14 @@ def stored_run(
 ) -> tuple[Run, bool]:
     """One trained and judged model, and whether it was made now rather than read from `out`.
 
-    Per clip: `clip_id`, `clean` and one list a cell of 0 and 1. An interrupted benchmark finds
+    Per clip: `clip_id`, `clean` and one list a cell of 0 and 1; with `targeted` besides one a cell
+    by the name `targeted_<cell>`. An interrupted benchmark finds
     what it had finished; whatever decides the outcome of a run is in its file's name.
     """
     told = config.model_dump(mode="json")
     told = {k: told[k] for k in ("seed", "data", "model", "threat", "train")}
     decides = [told, on, restarts, *([keep] if keep != "best" else [])]
-    decides += ["targeted"] if targeted else []
+    decides += ["and targeted"] if targeted else []
     key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
     path = out / f"{row}-seed{config.seed}-{on}-{key}.json"
     if path.is_file():
@@ -153,7 +157,8 @@ def stored_run(
         "passes": passes,
         "clip_id": list(verdicts.clip_id),
         "clean": verdicts.clean.astype(int).tolist(),
-        **{cell: verdicts.standing[cell].astype(int).tolist() for cell in CELLS},
+        **{cell: found.astype(int).tolist() for cell, found in verdicts.standing.items()},
+        **{f"targeted_{c}": found.astype(int).tolist() for c, found in verdicts.targeted.items()},
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.with_suffix(".tmp").write_text(json.dumps(body))
