@@ -136,8 +136,8 @@ def stored_run(
     """One trained and judged model, and whether it was made now rather than read from `out`.
 
     Per clip: `clip_id`, `clean` and one list a cell of 0 and 1; with `targeted` besides one a cell
-    by the name `targeted_<cell>`. An interrupted benchmark finds
-    what it had finished; whatever decides the outcome of a run is in its file's name.
+    by the name `targeted_<cell>`. An interrupted benchmark finds what it had finished; whatever
+    decides the outcome of a run is in its file's name.
     """
     told = config.model_dump(mode="json")
     told = {k: told[k] for k in ("seed", "data", "model", "threat", "train")}

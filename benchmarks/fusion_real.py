@@ -91,10 +91,12 @@ def _one(row: str, config: Config, options: argparse.Namespace) -> Run:
 
 
 def _result(table: dict[str, list[Run]], options: argparse.Namespace) -> Result:
-    leads = _tell(table, CELLS)
+    cells = CELLS
+    leads = _tell(table, cells)
     if options.targeted:
         print("\nwith targeted APGD on what stands")
-        leads = _tell(table, tuple(f"targeted_{cell}" for cell in CELLS))
+        cells = tuple(f"targeted_{cell}" for cell in CELLS)
+        leads = _tell(table, cells)
     first = next(iter(table))
     joint = [found["both"] for found in leads.values()]
     least = min(joint, key=lambda found: found["low"], default=None)
@@ -103,7 +105,7 @@ def _result(table: dict[str, list[Run]], options: argparse.Namespace) -> Result:
         ratio=least["low"] if least else 0.0,
         goal=0.0,
         sense=">=",
-        sides={row: _figures(runs, CELLS) for row, runs in table.items()},
+        sides={row: _figures(runs, cells) for row, runs in table.items()},
         unit="points, lower end of the smallest lead's 95 % interval",
         notes=f"{first} against the rest, {options.seeds} seeds, {options.epochs} epochs, "
         f"{len(table[first][0]['clip_id'])} clips ({options.on})"
