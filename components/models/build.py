@@ -87,7 +87,8 @@ def two_stream(
         [(video.channels[i], bodies.channels[j]) for i, j in joins],
         (time_parts * video.features, time_parts * bodies.features),
         num_classes,
-        **({**(amr or {}), "time_parts": time_parts} if fusion == "amr" else {}),
+        **(amr or {} if fusion == "amr" else {}),
+        **({"time_parts": time_parts} if fusion == "amr" else {}),
     )
     heads = None
     if aux_heads or parts.needs_heads:

@@ -54,7 +54,10 @@ def read_results(artifacts: Path) -> Results:
         raise ReportError(
             f"{folder} holds no evaluation; run `python -m pipelines.evaluate` (or `dvc repro`)"
         )
-    models = {path.stem: _evaluation(path) for path in files}
+    models = {
+        path.stem: _with(path, "evaluate", "clips", "clean_acc", "robust_acc", "worst")
+        for path in files
+    }
     notes: list[str] = []
     registered = _optional_json(artifacts / "registered.json", "register", notes)
     main = str(registered.get("model", "amr"))
@@ -75,7 +78,8 @@ def read_results(artifacts: Path) -> Results:
     if (tune / "tune.json").is_file():
         results.search = _json(tune / "tune.json", "tune")
     if (artifacts / "seeds" / "seeds.json").is_file():
-        results.seeds = _seeds(artifacts / "seeds" / "seeds.json")
+        keys = ("seeds", "clips", "models", "differences", "suite")
+        results.seeds = _with(artifacts / "seeds" / "seeds.json", "seeds", *keys)
     results.pictures = {path.stem: path.read_bytes() for path in sorted(tune.glob("*.png"))}
     return results
 
@@ -87,22 +91,15 @@ def read_curves(artifacts: Path) -> dict[str, dict[str, Any]]:
     return {name: curve for name, curve in found.items() if curve.get("eps")}
 
 
-def _evaluation(path: Path) -> dict[str, Any]:
-    summary = _json(path, "evaluate")
-    missing = [k for k in ("clips", "clean_acc", "robust_acc", "worst") if k not in summary]
-    if missing:
-        raise ReportError(f"{path} lacks {', '.join(missing)}; run the evaluate stage again")
-    return summary
-
-
-def _seeds(path: Path) -> dict[str, Any]:
-    body = _json(path, "seeds")
-    missing = [k for k in ("seeds", "clips", "models", "differences", "suite") if k not in body]
+def _with(path: Path, stage: str, *keys: str) -> dict[str, Any]:
+    """A stage's JSON file that has at least these keys; ReportError otherwise."""
+    found = _json(path, stage)
+    missing = [key for key in keys if key not in found]
     if missing:
         raise ReportError(
-            f"{path} lacks {', '.join(missing)}; run `python -m pipelines.seeds` again"
+            f"{path} lacks {', '.join(missing)}; run `python -m pipelines.{stage}` again"
         )
-    return body
+    return found
 
 
 def _json(path: Path, stage: str) -> dict[str, Any]:

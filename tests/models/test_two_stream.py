@@ -134,12 +134,15 @@ def test_telemetry_is_that_of_the_same_pass_and_changes_nothing(
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_parts_of_time_tell_the_order_and_any_fusion_can_have_them(
-    fusion: str, inputs: Callable
-) -> None:
-    own = two_stream(fusion=fusion, **SMALL).eval()
+def test_any_fusion_can_have_parts_of_time(fusion: str, inputs: Callable) -> None:
+    own = two_stream(fusion=fusion, **SMALL)
     assert own.time_parts == (2 if fusion == "amr" else 1)
-    model = two_stream(fusion=fusion, time_parts=2, **SMALL).eval()
+    out = two_stream(fusion=fusion, time_parts=3, **SMALL).eval()(*inputs())
+    assert out.logits.shape == (3, 5) and torch.isfinite(out.logits).all()
+
+
+def test_parts_of_time_tell_the_order() -> None:
+    model = two_stream(**SMALL)
     torch.manual_seed(0)
     video, bodies = torch.randn(3, 4, 6, 5, 5), torch.randn(3, 4, 2, 6, 5)
     real = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0]])
@@ -153,11 +156,15 @@ def test_parts_of_time_tell_the_order_and_any_fusion_can_have_them(
         assert torch.allclose(back, halves.roll(4, 1), atol=1e-6)
         # Three frames in two parts share the middle; one frame is both parts.
         three = pool(map_[0].narrow(time, 0, 3), *map_[1:], 2)
-        assert torch.allclose(three[:, :4], pool(map_[0].narrow(time, 0, 2), *map_[1:]), atol=1e-6)
+        for half, start in zip(three.split(4, 1), (0, 1), strict=True):
+            assert torch.allclose(half, pool(map_[0].narrow(time, start, 2), *map_[1:]), atol=1e-6)
         one = pool(map_[0].narrow(time, 0, 1), *map_[1:], 2)
         assert torch.equal(one[:, :4], one[:, 4:])
-    logits = model(*inputs()).logits
-    assert logits.shape == (3, 5) and torch.isfinite(logits).all()
+
+
+def test_parts_of_time_are_not_a_setting_of_amr_alone() -> None:
+    with pytest.raises(TypeError, match="time_parts"):
+        two_stream(amr={"time_parts": 3}, **SMALL)
 
 
 def test_fusion_stages_are_python_indices_or_pairs() -> None:
