@@ -36,6 +36,14 @@ EXCLUDES = [
     "/.mypy_cache", "/.ruff_cache", "/.pytest_cache", "/.hypothesis", "**/__pycache__", "*.db",
 ]  # fmt: skip
 LOST = (WorkerCrashedError, NodeDiedError, OutOfMemoryError, ObjectLostError, LocalRayletDiedError)
+# A local Ray has no dashboard, so nobody to show metrics or worker logs to; collecting them takes
+# time from the cores that the workers compute on. What is set already stays.
+QUIET = {
+    "RAY_enable_metrics_collection": "0",
+    "RAY_io_context_monitor_probe_interval_ms": "10000",
+    "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",
+    "LOG_NAME_UPDATE_INTERVAL_S": "86400",
+}
 OBJECT_STORE = 256 * 2**20  # batches never pass through it, so it stays small
 
 
@@ -48,12 +56,10 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def cluster(section: RaySection, *, dashboard: bool = False) -> Iterator[Cluster]:
+def cluster(section: RaySection) -> Iterator[Cluster]:
     """Join the Ray that runs in this process or at `ray.address`, else start a local one.
 
-    A local one ends with the block. `dashboard` starts it too: Train V2 asks it for the state of
-    its controllers, and floods the log without it. Raises StageError when the cluster does not
-    answer.
+    A local one ends with the block. Raises StageError when the cluster does not answer.
     """
     if ray.is_initialized():
         yield Cluster(_cpus(), own=False)
@@ -63,7 +69,7 @@ def cluster(section: RaySection, *, dashboard: bool = False) -> Iterator[Cluster
         if address:
             ray.init(address=address, runtime_env=_runtime_env(), log_to_driver=False)
         else:
-            _start_local(dashboard)
+            _start_local()
     except (ConnectionError, RuntimeError) as error:
         where = f"at {address}" if address else "on this machine"
         raise StageError(f"no Ray cluster {where}: {error}") from error
@@ -73,14 +79,21 @@ def cluster(section: RaySection, *, dashboard: bool = False) -> Iterator[Cluster
         ray.shutdown()
 
 
-def _start_local(dashboard: bool, tries: int = 3) -> None:
+def is_local(section: RaySection) -> bool:
+    """Whether the stages start a Ray of their own on this machine, and join none."""
+    return not (section.address or _job_address())
+
+
+def _start_local(tries: int = 3) -> None:
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     for left in reversed(range(tries)):
         try:
             ray.init(
                 address="local",
                 num_cpus=os.cpu_count(),
                 object_store_memory=OBJECT_STORE,
-                include_dashboard=dashboard,
+                include_dashboard=False,
                 log_to_driver=False,  # stages say what matters; the rest is in Ray's own logs
                 _node_ip_address="127.0.0.1",  # a cluster for this machine alone
                 logging_level=logging.WARNING,

@@ -17,7 +17,6 @@ import ray
 from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.train import Checkpoint
 from ray.train.torch import TorchConfig
-from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2.api.config import (
     CheckpointConfig,
     FailureConfig,
@@ -26,7 +25,6 @@ from ray.train.v2.api.config import (
     ScalingConfig,
 )
 from ray.train.v2.api.exceptions import TrainingFailedError
-from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from components.checkpoint import CONFIG, WEIGHTS
 from components.config import Config
@@ -36,7 +34,9 @@ from components.training.memory import ONE_ARENA
 from components.training.state import POSITION
 from components.training.worker import STOP, train_worker
 from mlflow_tracking.store import redact
+from pipelines._cluster import is_local
 from pipelines._stage import StageError
+from pipelines._trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -50,18 +50,6 @@ class TrainResult:
     last: Path
     history: list[dict[str, Any]]
     metrics: dict[str, Any]
-
-
-class _Trainer(TorchTrainer):
-    """Without the actor that cleans up placement groups behind a dead controller.
-
-    It asks the dashboard, which a local Ray does not start, once a second, and complains each
-    time. The train stage's Ray ends with the stage; the search has `_leash.py` for its trials.
-    """
-
-    def _create_default_callbacks(self) -> list[Any]:
-        callbacks = super()._create_default_callbacks()
-        return [c for c in callbacks if not isinstance(c, PlacementGroupCleanerCallback)]
 
 
 def run_training(
@@ -85,8 +73,11 @@ def run_training(
     """
     if not config.ray.address:
         _check_room(config.ray)
-        # Nobody reclaims the nodes of a local Ray, so it needs no watcher for that.
+    local = is_local(config.ray)
+    if local:
+        # Nobody reclaims the nodes of a local Ray, and nobody collects its metrics.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+        os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
     home = _join(str(storage), name)
     store = _open(home)
     store.remove(STOP)
@@ -96,8 +87,9 @@ def run_training(
         "run": home,
         "board": board,
     }
-    trainer = _Trainer(
+    trainer = Trainer(
         train_worker,
+        local=local,
         train_loop_config=spec,
         scaling_config=_scaling(config.ray),
         torch_config=TorchConfig(backend="nccl" if config.ray.gpus_per_worker else "gloo"),

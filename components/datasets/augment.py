@@ -49,15 +49,18 @@ def draw(settings: AugmentSection, seed: int, clip_ids: list[str], epoch: int) -
 
 def augment_rgb(frames: np.ndarray, choice: Choice) -> np.ndarray:
     """Mirror and shift uint8 [T, H, W, 3]; what is shifted in repeats the edge."""
-    if choice.mirror:
-        frames = frames[:, :, ::-1]
-    height, width = frames.shape[1:3]
+    count, height, width, channels = frames.shape
     right, down = round(choice.shift_x * width), round(choice.shift_y * height)
-    if right or down:
-        rows = np.clip(np.arange(height) - down, 0, height - 1)
-        columns = np.clip(np.arange(width) - right, 0, width - 1)
-        frames = frames[:, rows[:, None], columns[None]]
-    return frames
+    if not (choice.mirror or right or down):
+        return frames
+    rows = np.clip(np.arange(height) - down, 0, height - 1)
+    columns = np.clip(np.arange(width) - right, 0, width - 1)
+    if choice.mirror:
+        columns = width - 1 - columns
+    # By bytes of a row: numpy is several times slower at moving pixels of three bytes.
+    places = (columns[:, None] * channels + np.arange(channels)).ravel()
+    flat = frames.reshape(count, height, width * channels)[:, rows]
+    return flat.take(places, axis=2, mode="clip").reshape(frames.shape)
 
 
 def augment_skeleton(

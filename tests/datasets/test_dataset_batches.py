@@ -163,6 +163,16 @@ def test_a_shift_moves_the_picture_and_repeats_its_edge() -> None:
     moved = augment_rgb(frames, Choice(shift_x=0.2, shift_y=-0.1))
     np.testing.assert_array_equal(moved[:, :9, 2:], frames[:, 1:, :8])
     np.testing.assert_array_equal(moved[:, :9, 0], frames[:, 1:, 0])
+    moved = augment_rgb(frames, Choice(shift_x=-0.3, shift_y=0.2))
+    np.testing.assert_array_equal(moved[:, 2:, :7], frames[:, :8, 3:])
+    np.testing.assert_array_equal(moved[:, 0, 7:], frames[:, [0, 0, 0], 9])
+
+
+def test_a_picture_is_mirrored_before_it_is_shifted() -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (2, 9, 7, 3), dtype=np.uint8)
+    mirrored = augment_rgb(frames, Choice(mirror=True))
+    both = augment_rgb(frames, Choice(mirror=True, shift_x=0.3, shift_y=-0.2))
+    np.testing.assert_array_equal(both, augment_rgb(mirrored, Choice(shift_x=0.3, shift_y=-0.2)))
 
 
 def test_drawn_choices_stay_in_their_bounds_and_off_means_off() -> None:

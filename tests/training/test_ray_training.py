@@ -41,6 +41,13 @@ def train(
         )
 
 
+def actors() -> set[str]:
+    """Titles of the Ray processes on this machine that hold an actor."""
+    titles = {" ".join(p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"])}
+    found = {t.removeprefix("ray::").split(".")[0].strip() for t in titles if t.startswith("ray::")}
+    return found - {"IDLE", "DashboardAgent", "RuntimeEnvAgent"}
+
+
 def weights(folder: Path) -> tuple[str, str]:
     return tuple(read_config(folder / kind)["weights_sha256"] for kind in ("best", "last"))
 
@@ -49,7 +56,9 @@ def weights(folder: Path) -> tuple[str, str]:
 def calm(settings, shards, tmp_path_factory) -> Path:
     """A run that nothing disturbed."""
     folder = tmp_path_factory.mktemp("calm")
-    result = train(settings(**CHANGES), shards, folder)
+    seen: set[str] = set()
+    result = train(settings(**CHANGES), shards, folder, lambda event: seen.update(actors()))
+    (folder / "actors.json").write_text(json.dumps(sorted(seen)))
     assert [row["epoch"] for row in result.history] == [1, 2, 3]
     assert not (folder / "runs" / "run").exists()
     return folder
@@ -59,6 +68,12 @@ def test_best_and_last_can_be_loaded(calm):
     for kind in ("best", "last"):
         model, about = load_model(calm / kind)
         assert about["classes"] == [1, 2, 3] and not model.training
+
+
+def test_a_local_run_has_no_actor_that_it_does_not_need(calm):
+    """Each one wakes a hundred times a second, on the cores that train."""
+    seen = json.loads((calm / "actors.json").read_text())
+    assert seen == ["Board", "RayTrainWorker", "SynchronizationActor", "TrainController"]
 
 
 def test_every_nth_checkpoint_is_kept_and_older_ones_are_not(calm):
