@@ -42,9 +42,15 @@ def train(
 
 
 def actors() -> set[str]:
-    """Titles of the Ray processes on this machine that hold an actor."""
-    titles = {" ".join(p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"])}
-    found = {t.removeprefix("ray::").split(".")[0].strip() for t in titles if t.startswith("ray::")}
+    """Titles of this process' descendants that hold a Ray actor."""
+    found = set()
+    for process in psutil.Process().children(recursive=True):
+        try:
+            title = " ".join(process.cmdline())
+        except psutil.NoSuchProcess:
+            continue
+        if title.startswith("ray::"):
+            found.add(title.removeprefix("ray::").split(".")[0].strip())
     return found - {"IDLE", "DashboardAgent", "RuntimeEnvAgent"}
 
 
