@@ -95,7 +95,8 @@ def _start_local(tries: int = 3) -> None:
                 object_store_memory=OBJECT_STORE,
                 include_dashboard=False,
                 log_to_driver=False,  # stages say what matters; the rest is in Ray's own logs
-                _node_ip_address="127.0.0.1",  # a cluster for this machine alone
+                # Ray 2.60 takes its own address for this one all the same; see `ray.nodes()`.
+                _node_ip_address="127.0.0.1",
                 logging_level=logging.WARNING,
             )
             return
