@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from components.attacks import CELLS
-from components.config import Config
+from components.config import Config, to_dict
 from components.datasets import BatchLoader, ClipDataset, fixed_batches
 from components.evaluation.cascade import run_cascade
 from components.evaluation.cost import count_passes
@@ -54,7 +54,7 @@ def train_one(config: Config, shards: str, keep: str = "best") -> tuple[nn.Modul
     """
     data, classes = open_data(config, shards)
     torch.manual_seed(config.seed)
-    dumped = config.model.model_dump(mode="json")
+    dumped = to_dict(config.model)
     model = build_model({**dumped, "num_classes": len(classes)})
     train = config.train
     state = new_state(model, lr=train.lr, weight_decay=train.weight_decay, ema=train.ema)
@@ -139,7 +139,7 @@ def stored_run(
     by the name `targeted_<cell>`. An interrupted benchmark finds what it had finished; whatever
     decides the outcome of a run is in its file's name.
     """
-    told = config.model_dump(mode="json")
+    told = to_dict(config)
     told = {k: told[k] for k in ("seed", "data", "model", "threat", "train")}
     decides = [told, on, restarts, *([keep] if keep != "best" else [])]
     decides += ["and targeted"] if targeted else []

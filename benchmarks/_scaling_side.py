@@ -17,7 +17,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from ray.train import Checkpoint, UserCallback
 
-from components.config import Config, apply_overrides
+from components.config import Config, apply_overrides, from_dict
 from components.models import build_model
 from components.training.data import open_data
 from components.training.loop import Place, train_epochs
@@ -112,4 +112,4 @@ def _all_reduce_seconds(model: torch.nn.Module, times: int = 20) -> float:
 if __name__ == "__main__":
     kind, workers, settings, shards, folder = sys.argv[1:]
     train = {"ddp": by_ddp, "ray": by_ray}[kind]
-    train(int(workers), os.environ["ENDS"], Config.model_validate_json(settings), shards, folder)
+    train(int(workers), os.environ["ENDS"], from_dict(json.loads(settings)), shards, folder)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks._bench import ROOT, Result
-from components.config import load_config
+from components.config import load_config, to_dict
 from components.models import TwoStream, build_model
 
 GOAL = 0.03
@@ -71,7 +71,7 @@ def run(args: list[str]) -> Result:
     Weights on feature maps are measured too, though they are off by default.
     """
     words = ["model.amr.stage_weights=true", *args]
-    settings = load_config(str(ROOT / "params.yaml"), words).model.model_dump()
+    settings = to_dict(load_config(str(ROOT / "params.yaml"), words).model)
     settings |= {"num_classes": 60, "rgb_weights": ""}
     sides: dict[str, Any] = {}
     for rgb, skeleton, (frames, side), length in PAIRS:

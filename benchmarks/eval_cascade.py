@@ -19,7 +19,7 @@ from benchmarks._bench import Result
 from components.attacks import ATTACKS, Budget, ThreatModel
 from components.batch import Batch
 from components.checkpoint import load_model
-from components.config.data import DataSection
+from components.config import from_dict
 from components.datasets import ClipDataset, select_split
 from components.evaluation.cascade import ChunkResult, run_cascade
 from components.evaluation.evaluate import abilities, rank
@@ -113,7 +113,7 @@ def trained(artifacts: Path, count: int) -> Iterator[tuple[str, nn.Module, Batch
     shards = ShardSet.open(artifacts / "shards")
     for folder in folders:
         model, about = load_model(folder)
-        split = select_split(shards, DataSection.model_validate(about["data"]))
+        split = select_split(shards, from_dict({"data": about["data"]}).data)
         rows = sorted(split.test.tolist(), key=lambda row: rank(shards.clip_ids[row]))[:count]
         inputs = {k: about["model"][k] for k in ("rgb_frames", "rgb_size", "skeleton_frames")}
         clips = ClipDataset(shards, rows, about["classes"], **inputs)

@@ -14,7 +14,7 @@ import torch
 from benchmarks._bench import Result, ratio_of, spread
 from benchmarks._clips import write_random_shards
 from components.batch import Batch
-from components.config import Config
+from components.config import Config, from_dict, to_dict
 from components.models import build_model
 from components.training.data import ShardData, open_data
 from components.training.loop import recipe_of, training_threat
@@ -37,7 +37,7 @@ def run(args: list[str]) -> Result:
     keep_freed_memory()  # as the training workers do
     with tempfile.TemporaryDirectory() as folder:
         shards = options.shards or write_random_shards(Path(folder), 432)
-        config = Config.model_validate({"data": CUSTOM, "train": {"batch_size": options.batch}})
+        config = from_dict({"data": CUSTOM, "train": {"batch_size": options.batch}})
         data, classes = open_data(config, shards)
         step = _step(config, len(classes))
         times: dict[str, list[float]] = {"loaded": [], "resident": []}
@@ -62,7 +62,7 @@ def run(args: list[str]) -> Result:
 
 def _step(config: Config, classes: int) -> Callable[[Batch], object]:
     torch.manual_seed(0)
-    dumped = config.model.model_dump(mode="json")
+    dumped = to_dict(config.model)
     module = build_model({**dumped, "num_classes": classes}).train()
     trainee = Trainee(module, module, torch.optim.AdamW(module.parameters(), lr=1e-4))
     threat, recipe = training_threat(config.train.attack), recipe_of(config.train)

@@ -14,7 +14,7 @@ import torch
 
 from benchmarks._bench import Result
 from components.batch import Batch
-from components.config import Config, load_config
+from components.config import Config, load_config, to_dict
 from components.datasets import BatchLoader, ClipDataset, fixed_batches
 from components.evaluation.metrics import accuracy
 from components.models import TwoStream, build_model
@@ -69,7 +69,7 @@ def run(args: list[str]) -> Result:
 def _train(config: Config, shards: str) -> TwoStream:
     torch.manual_seed(config.seed)
     data, classes = open_data(config, shards)
-    settings = config.model.model_dump(mode="json")
+    settings = to_dict(config.model)
     model = build_model({**settings, "num_classes": len(classes)})
     state = new_state(model, lr=config.train.lr, weight_decay=config.train.weight_decay, ema=0.0)
     threat = evaluation_threat(config).scaled(rgb=0.0, skeleton=0.0)

@@ -30,7 +30,7 @@ import torch
 
 from benchmarks._bench import Result, paired, ratio_of
 from components.checkpoint import save_checkpoint
-from components.config import Config
+from components.config import Config, to_dict
 from components.models import build_model
 from components.sample.generate import write_sample
 from components.sample.plan import Style
@@ -107,7 +107,7 @@ def _register(folder: Path) -> tuple[Predictor, str]:
     from mlflow import MlflowClient
 
     config = Config()
-    spec = config.model.model_dump(mode="json")
+    spec = to_dict(config.model)
     about = {"model": spec, "num_classes": CLASSES, "classes": list(range(1, CLASSES + 1))}
     torch.manual_seed(0)
     model = build_model({**spec, "num_classes": CLASSES})

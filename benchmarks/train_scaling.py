@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks._bench import Result, ratio_of, spread
 from benchmarks._clips import write_random_shards
 from benchmarks._turns import started, take_turns
-from components.config import Config, apply_overrides
+from components.config import Config, apply_overrides, to_dict
 
 OVERHEAD = 1.03
 WORLDS = {1: "1 worker", 2: "2 workers"}
@@ -81,7 +81,7 @@ def run(args: list[str]) -> Result:
 
 
 def _command(kind: str, world: int, config: Config, shards: str, out: Path) -> list[str]:
-    settings = config.model_dump_json(by_alias=True)
+    settings = json.dumps(to_dict(config))
     module = [sys.executable, "-m", "benchmarks._scaling_side"]
     return [*module, kind, str(world), settings, shards, str(out)]
 

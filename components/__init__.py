@@ -1,1 +1,7 @@
-"""The library: data, models, attacks, evaluation and training; knows nothing of DVC or MLflow."""
+"""The library: data, models, attacks, training, evaluation. Knows no MLflow, DVC or command line."""
+
+import os
+
+# On some CPUs the matrix kernels of MKL round a row by where it lies in memory, so that a clip's
+# verdict would hang on its place in the batch. MKL reads this before its first product.
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")

@@ -6,7 +6,7 @@ from typing import Any
 
 import jinja2
 
-from components.config import Config
+from components.config import Config, to_dict
 from mlflow_tracking.gate import Decision, raised_flags
 
 TEMPLATE = Path(__file__).with_name("card.md")
@@ -27,7 +27,7 @@ def render(
     """The card as Markdown. `data` is what `components.datasets.describe` says of the split."""
     template = jinja2.Template(TEMPLATE.read_text(), undefined=jinja2.StrictUndefined)
     return template.render(
-        name=config.register_.name,
+        name=config.register.name,
         model=model,
         training={
             "fusion": checkpoint["model"].get("fusion", "unknown"),
@@ -94,7 +94,7 @@ def _eps(modality: str, eps: float) -> str:
 
 
 def _budgets(config: Config, unit: str) -> list[dict[str, Any]]:
-    budgets = config.threat.model_dump(mode="json")
+    budgets = to_dict(config.threat)
     return [
         {
             "modality": modality,

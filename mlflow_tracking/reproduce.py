@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from components.config import Config, flatten
+from components.config import Config, flatten, from_dict
 from mlflow_tracking.outbox import Outbox
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def read_run(mlflow: "MlflowClient", run_id: str) -> Recorded:
         with TemporaryDirectory() as place:
             folder = Path(mlflow.download_artifacts(run_id, "lineage", place))
             facts = json.loads((folder / "lineage.json").read_text())
-            config = Config.model_validate(yaml.safe_load((folder / "params.yaml").read_text()))
+            config = from_dict(yaml.safe_load((folder / "params.yaml").read_text()))
     except (MlflowException, OSError) as error:
         raise ValueError(f"run {run_id} is not to be had or holds no lineage: {error}") from error
     metrics = {

@@ -26,7 +26,7 @@ from typing import IO, Any
 
 import yaml
 
-from components.config import Config, flatten
+from components.config import Config, flatten, to_dict
 from mlflow_tracking import lineage, names, pipeline, store
 from mlflow_tracking.files import locked, read_json, try_lock, write_json
 from mlflow_tracking.outbox import FOLDER, Outbox
@@ -256,7 +256,7 @@ def start_run(
         run.parent._append("status", value="RUNNING")
     if fresh:
         run.log_params(flatten(config))
-        tree = config.model_dump(mode="json", by_alias=True)
+        tree = to_dict(config)
         tree["tracking"]["uri"] = store.redact(config.tracking.uri)
         run.log_text(yaml.safe_dump(tree, sort_keys=False), "params.yaml", "lineage")
         run.log_text(lineage.environment(), "environment.txt", "lineage")

@@ -27,7 +27,7 @@ from ray.train.v2.api.config import (
 from ray.train.v2.api.exceptions import TrainingFailedError
 
 from components.checkpoint import CONFIG, WEIGHTS
-from components.config import Config
+from components.config import Config, to_dict
 from components.config.train import RaySection
 from components.shards.storage import Store, open_store
 from components.training.memory import ONE_ARENA
@@ -82,7 +82,7 @@ def run_training(
     store = _open(home)
     store.remove(STOP)
     spec = {
-        "config": config.model_dump(mode="json", by_alias=True),
+        "config": to_dict(config),
         "shards": shards,
         "run": home,
         "board": board,

@@ -20,7 +20,7 @@ def run_trial(given: dict[str, Any]) -> None:
     # Here and not above: the driver imports this module too, and torch takes seconds to load.
     from ray.tune.integration.ray_train import TuneReportCallback
 
-    from components.config import Config
+    from components.config import from_dict
     from pipelines._leash import Hold
     from pipelines._ray import run_training
     from pipelines._stage import StageError
@@ -31,7 +31,7 @@ def run_trial(given: dict[str, Any]) -> None:
     ray.get(leash.release.remote(key))  # what a lost process of this trial may have left
     try:
         result = run_training(
-            Config.model_validate(json.loads(given["config"])),
+            from_dict(json.loads(given["config"])),
             name=given["run"],
             storage=given["storage"],
             shards=given["shards"],

@@ -13,7 +13,7 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from components.config import Config
+from components.config import Config, to_dict
 from components.config.tune import TuneSection
 from components.search.budget import Budget, slots
 from components.search.ledger import Ledger, Trial
@@ -59,7 +59,7 @@ class Propose(Searcher):
         if trial is None:
             return Searcher.FINISHED
         config = trial_config(self.proposals.config, trial.values)
-        dumped = json.dumps(config.model_dump(mode="json", by_alias=True))
+        dumped = json.dumps(to_dict(config))
         return {
             **self.given,
             "key": trial.key,

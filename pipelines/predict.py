@@ -66,7 +66,7 @@ def open_model(config: Config, model: str) -> Predictor:
     if model and "models:/" not in model:
         shards = str(config.shard.uri or absolute(config.paths.artifacts) / "shards")
         return Predictor.of_checkpoint(absolute(model), ShardSet.open(shards, verify=False).index)
-    uri = model or f"models:/{config.register_.name}@champion"
+    uri = model or f"models:/{config.register.name}@champion"
     with tempfile.TemporaryDirectory() as place:
         checkpoint, settings = fetch(store.tracking_uri(config.tracking), uri, Path(place))
         return Predictor.load(checkpoint, settings)

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 def main(stage: Stage) -> None:
     """Register the model, ask the gate, and move the champion if it says so."""
-    settings = stage.config.register_
+    settings = stage.config.register
     candidate, data = gather(stage)
     summary = json.loads(candidate.evaluation.read_text())
     with start_run(
@@ -50,7 +50,7 @@ def main(stage: Stage) -> None:
 
 def gather(stage: Stage) -> tuple[registry.Candidate, dict[str, Any]]:
     """The candidate with its files, and what the data set says of itself."""
-    model = stage.config.register_.model
+    model = stage.config.register.model
     folder = stage.require(stage.artifacts / "train" / model / "best", "train")
     evaluation = stage.require(stage.artifacts / "evaluation" / f"{model}.json", "evaluate")
     _, checkpoint = load_model(folder)  # A file that is no checkpoint is refused here.
@@ -84,7 +84,7 @@ def register(
     stage: Stage, candidate: registry.Candidate, data: dict[str, Any], run: Tracker
 ) -> dict[str, Any]:
     """Add the version unless it is there, decide, move aliases; the body of `registered.json`."""
-    config, settings = stage.config, stage.config.register_
+    config, settings = stage.config, stage.config.register
     uri = store.tracking_uri(config.tracking)
     store.require_answer(uri)
     mlflow = store.client(uri)
@@ -144,10 +144,10 @@ def _facts(stage: Stage, candidate: registry.Candidate) -> dict[str, Any]:
 def _result(
     stage: Stage, decision: Decision, version: str, champion: str | None, run_id: str
 ) -> dict[str, Any]:
-    name = stage.config.register_.name
+    name = stage.config.register.name
     now = version if decision.promote else champion
     return {
-        "model": stage.config.register_.model,
+        "model": stage.config.register.model,
         "name": name,
         "version": int(version),
         "alias": registry.CHAMPION if decision.promote else registry.CHALLENGER,
@@ -160,7 +160,7 @@ def _result(
 
 
 def _postponed(stage: Stage, error: Exception) -> dict[str, Any]:
-    settings = stage.config.register_
+    settings = stage.config.register
     log.warning("the registry is away: %s", error)
     return {
         "model": settings.model,

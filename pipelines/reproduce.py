@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from components.config import load_config
+from components.config import load_config, to_dict
 from mlflow_tracking import lineage, store
 from mlflow_tracking.outbox import FOLDER, newest
 from mlflow_tracking.reproduce import Difference, Recorded, compare, differences, read_run
@@ -81,7 +81,7 @@ def _again(recorded: Recorded, artifacts: Path, data: Path, tolerance: float) ->
             if entry.name not in OWN and entry.name not in OUTPUTS[recorded.stage]:
                 (folder / entry.name).symlink_to(entry)
         settings = Path(place) / "params.yaml"
-        settings.write_text(yaml.safe_dump(recorded.config.model_dump(mode="json", by_alias=True)))
+        settings.write_text(yaml.safe_dump(to_dict(recorded.config)))
         words = [f"paths.artifacts={folder}", f"paths.data={data}"]
         if recorded.model:
             words.append(f"model.fusion={recorded.model}")

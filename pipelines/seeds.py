@@ -30,7 +30,7 @@ INPUTS = ("manifest.parquet", "index.json", "shards", "tune")
 def main(stage: Stage) -> None:
     """Train and evaluate every model with every seed; interrupted, run it again and it goes on."""
     config = stage.config
-    models = _main_first(config.train.models, config.register_.model)
+    models = _main_first(config.train.models, config.register.model)
     seeds = range(config.seed, config.seed + config.seeds)
     if not (stage.artifacts / "shards").exists():
         raise StageError(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from components.config import Config, apply_overrides, parse_overrides
+from components.config import Config, apply_overrides, parse_overrides, to_dict
 from components.shards import ShardError
 from components.training.data import open_split
 from pipelines._cluster import cluster
@@ -74,7 +74,7 @@ def fingerprint(config: Config, shards: str) -> str:
 
     The number of workers is not among them: an interrupted run may go on with others.
     """
-    dumped = config.model_dump(mode="json", by_alias=True)
+    dumped = to_dict(config)
     told = {key: dumped[key] for key in ("seed", "data", "model", "threat", "train")}
     digest = hashlib.sha256(json.dumps([told, shards], sort_keys=True).encode())
     for package in CODE:

@@ -1,6 +1,38 @@
-"""Every value a user may set: typed sections, strict loading, `key=value` overrides."""
+"""Every value a user may set: typed sections, recipes, strict loading, `key=value` overrides.
 
-from components.config.load import apply_overrides, flatten, load_config, parse_overrides
-from components.config.root import Config
+What checks types is imported only when it is used, so that a section alone needs no package.
+"""
 
-__all__ = ["Config", "apply_overrides", "flatten", "load_config", "parse_overrides"]
+from typing import TYPE_CHECKING, Any
+
+from components.config.base import to_dict
+
+if TYPE_CHECKING:
+    from components.config.load import (
+        ConfigError,
+        apply_overrides,
+        flatten,
+        from_dict,
+        load_config,
+        parse_overrides,
+    )
+    from components.config.root import Config
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "apply_overrides",
+    "flatten",
+    "from_dict",
+    "load_config",
+    "parse_overrides",
+    "to_dict",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from components.config import load, root
+
+    return root.Config if name == "Config" else getattr(load, name)

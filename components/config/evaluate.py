@@ -1,58 +1,64 @@
 """Settings of the evaluation, the report and the registry's gate."""
 
-from typing import Literal
+from dataclasses import dataclass
 
-from pydantic import Field
-
-from components.config.base import Fraction, Section
+from components.config.base import Section, setting
 
 
+@dataclass(frozen=True)
 class EvaluateSection(Section):
     """What the evaluate stage runs on the test split."""
 
-    suite: Literal["thin", "quick", "standard"] = "quick"
-    batch_size: int = Field(64, ge=1, description="clips of one task, attacked together")
-    workers: int = Field(0, ge=0, description="parallel tasks; 0 = one per CPU of the cluster")
-    clips: int = Field(0, ge=0, description="evaluate a fixed draw of n test clips; 0 = all")
-    twin: str = Field(
-        "concat", description="trained model without AMR for the transfer attack; empty = none"
+    suite: str = setting("quick", "attacks: thin, quick, full or standard (docs/evaluation.md)")
+    batch_size: int = setting(64, "clips of one task, attacked together", ge=1)
+    clips: int = setting(0, "evaluate a fixed draw of n test clips; 0 = all", ge=0)
+    twin: str = setting(
+        "concat", "variant without AMR for the transfer attack of `standard`; empty = none"
     )
-    checks: bool = Field(True, description="gradient-masking checks, see docs/flags.md")
-    curves: bool = Field(True, description="robust accuracy against eps, and the eps heat map")
-    curve_eps: tuple[Fraction, ...] = Field(
-        (0.0, 0.5, 1.0, 2.0), description="multiples of eps, rising from 0"
+    checks: bool = setting(True, "gradient-masking checks (docs/flags.md)")
+    curve_eps: tuple[float, ...] = setting(
+        (0.0, 0.5, 1.0, 2.0), "points of the robustness curves", unit="multiples of eps", ge=0
     )
-    curve_clips: int = Field(32, ge=1, description="test clips behind the curves")
-    export: bool = Field(False, description="export adversarial clips as Arrow")
-    allow_licensed_export: bool = False
+    curve_clips: int = setting(16, "test clips behind the curves; 0 = no curves", ge=0)
+    export: bool = setting(False, "export adversarial clips as Arrow")
+    allow_licensed_export: bool = setting(False, "also of clips that are not the synthetic sample")
 
 
+@dataclass(frozen=True)
 class ReportSection(Section):
     """The report stage."""
 
-    title: str = "Robust RGB-skeleton action recognition"
-    compare: tuple[str, ...] = Field(
-        (), description="artifacts folders of other runs for the table of training eps"
+    compare: tuple[str, ...] = setting(
+        (), "artifacts folders of other runs, for training eps against test eps"
     )
 
 
+@dataclass(frozen=True)
 class RegisterSection(Section):
     """Which model is registered under which name, and what a champion must reach."""
 
-    model: str = "amr"
-    name: str = "amr"
-    min_clean_acc: float = Field(0.0, ge=0, le=1)
-    min_robust_acc: float = Field(0.0, ge=0, le=1, description="in the worst cell")
-    replace: bool = Field(
-        False, description="crown it though the champion was measured on other terms"
+    variant: str = setting("amr", "the variant that is registered")
+    name: str = setting("amr", "name in the MLflow registry")
+    min_clean_acc: float = setting(0.0, "least clean accuracy of a champion", ge=0, le=1)
+    min_robust_acc: float = setting(
+        0.0, "least robust accuracy of a champion in its worst cell", ge=0, le=1
+    )
+    replace: bool = setting(
+        False, "promote although the champion was measured on other data or attacks"
     )
 
 
+@dataclass(frozen=True)
 class TrackingSection(Section):
     """MLflow; the environment variable MLFLOW_TRACKING_URI goes before `uri`."""
 
-    uri: str = Field("", description="empty = sqlite file in the project folder")
-    experiment: str = "amr"
-    system_metrics: bool = Field(True, description="CPU, memory, GPU figures of each run")
-    system_interval: float = Field(10.0, gt=0, description="seconds between two samples")
-    patience: float = Field(10.0, ge=0, description="seconds an ending stage waits for a server")
+    uri: str = setting("", "tracking server; empty = sqlite file in the project folder")
+    experiment: str = setting("amr", "name of the MLflow experiment")
+    system_metrics: bool = setting(True, "CPU, memory and GPU figures of each run")
+    system_interval: float = setting(10.0, "between two samples", unit="seconds", gt=0)
+    patience: float = setting(
+        10.0,
+        "an ending stage waits so long for a server that does not answer",
+        unit="seconds",
+        ge=0,
+    )

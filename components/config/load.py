@@ -1,26 +1,58 @@
 """Read `params.yaml` and `key=value` overrides into a checked `Config`."""
 
 import difflib
+import math
+import re
 from collections.abc import Iterable, Mapping
+from dataclasses import Field, fields, is_dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
+from components.config.base import settings_of, to_dict
 from components.config.root import Config
+from components.errors import UserError
+
+FRACTION = re.compile(r"\s*([\d.]+)\s*/\s*([\d.]+)\s*")
+SPACE = "tune.space."  # below it the keys are dotted names themselves
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError):
     """A setting is unknown, of a wrong type, or out of range; the message says which."""
 
 
-def load_config(path: str | Path = "params.yaml", overrides: Iterable[str] = ()) -> Config:
-    """The settings in the file, changed by overrides such as `train.epochs=2`.
+def load_config(
+    path: str | Path = "params.yaml",
+    overrides: Iterable[str] = (),
+    tuned: Mapping[str, Any] | None = None,
+) -> Config:
+    """The settings of one command.
 
+    In this order, later ones win: the file; what the search found (`tuned`, dotted names); what
+    the variant changes; the overrides, such as `train.epochs=2`. The override `recipe=NAME` takes
+    that recipe's values in place of the file's (`recipes.py`).
     Raises ConfigError naming the key, what was got and the nearest valid key.
     """
-    path = Path(path)
+    from components.config import recipes
+
+    words = parse_overrides(overrides)
+    tree = recipes.base_values(Path(path), words)
+    known = valid_keys()
+    for dotted, value in (tuned or {}).items():
+        _set(tree, _checked(dotted, known), value)
+    tree.update({key: words[key] for key in ("variant", "seed") if key in words})
+    changed = recipes.variant_settings(Path(path), tree)
+    for dotted, value in changed.items():
+        _set(tree, _checked(dotted, known), value)
+    recipes.check_fusion(Path(path), tree, words)
+    return apply_overrides(tree, words)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping; ConfigError otherwise."""
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; run from the project's folder or pass --params")
     try:
@@ -29,7 +61,7 @@ def load_config(path: str | Path = "params.yaml", overrides: Iterable[str] = ())
         raise ConfigError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected sections with keys, got {type(values).__name__}")
-    return apply_overrides(values, parse_overrides(overrides))
+    return values
 
 
 def parse_overrides(words: Iterable[str]) -> dict[str, Any]:
@@ -48,26 +80,42 @@ def parse_overrides(words: Iterable[str]) -> dict[str, Any]:
 
 def apply_overrides(base: Config | Mapping[str, Any], overrides: Mapping[str, Any]) -> Config:
     """A checked Config: `base` with dotted keys replaced."""
-    tree = base.model_dump(by_alias=True) if isinstance(base, Config) else _copy(base)
+    tree = to_dict(dict(base) if isinstance(base, Mapping) else base)
     known = valid_keys()
     for dotted, value in overrides.items():
-        if dotted not in known and not dotted.startswith("tune.space."):
-            raise ConfigError(_unknown(dotted, known))
-        _set(tree, dotted, value)
+        _set(tree, _checked(dotted, known), value)
+    return from_dict(tree)
+
+
+def from_dict(tree: Mapping[str, Any]) -> Config:
+    """A checked Config from plain values by section; ConfigError names every fault."""
     try:
-        return Config.model_validate(tree)
+        config = _adapter().validate_python(_with_fractions(tree, ""))
     except ValidationError as error:
+        known = valid_keys()
         raise ConfigError("\n".join(_explain(e, known) for e in error.errors())) from error
+    faults = [fault for item in settings_of(config) for fault in _out_of_bounds(*item)]
+    if faults:
+        raise ConfigError("\n".join(faults))
+    return config
 
 
-def valid_keys() -> list[str]:
+@lru_cache(maxsize=1)
+def valid_keys() -> tuple[str, ...]:
     """Every dotted key that can be set, sections included."""
-    return sorted(_keys(Config, ""))
+    return tuple(sorted(_keys(Config(), "")))
 
 
 def nearest_key(key: str) -> str:
     """The message for a key that does not exist, with the nearest one that does."""
     return _unknown(key, valid_keys())
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """`; did you mean ...?` for a name that is not among `names`, and the list of them."""
+    names = list(names)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    return (f"; did you mean {near[0]!r}?" if near else "") + f" There are: {', '.join(names)}"
 
 
 def flatten(config: Config) -> dict[str, Any]:
@@ -81,27 +129,32 @@ def flatten(config: Config) -> dict[str, Any]:
             else:
                 flat[prefix + key] = value
 
-    walk(config.model_dump(mode="json", by_alias=True), "")
+    walk(to_dict(config), "")
     return flat
 
 
-def _keys(section: type[BaseModel], prefix: str) -> Iterable[str]:
-    for name, field in section.model_fields.items():
-        key = prefix + (field.alias or name)
-        yield key
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _keys(field.annotation, key + ".")
+@lru_cache(maxsize=1)
+def _adapter() -> TypeAdapter[Config]:
+    return TypeAdapter(Config)
 
 
-def _copy(tree: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: _copy(v) if isinstance(v, Mapping) else v for k, v in tree.items()}
+def _keys(section: Any, prefix: str) -> Iterable[str]:
+    for f in fields(section):
+        yield prefix + f.name
+        if is_dataclass(getattr(section, f.name)):
+            yield from _keys(getattr(section, f.name), f"{prefix}{f.name}.")
+
+
+def _checked(dotted: str, known: Iterable[str]) -> str:
+    if dotted not in known and not dotted.startswith(SPACE):
+        raise ConfigError(_unknown(dotted, known))
+    return dotted
 
 
 def _set(tree: dict[str, Any], dotted: str, value: Any) -> None:
-    # A name in the search space holds dots itself: tune.space.<dotted name>=...
-    parts = (
-        ["tune", "space", dotted[11:]] if dotted.startswith("tune.space.") else dotted.split(".")
-    )
+    parts = dotted.split(".")
+    if dotted.startswith(SPACE):
+        parts = ["tune", "space", dotted.removeprefix(SPACE)]
     for part in parts[:-1]:
         node = tree.setdefault(part, {})
         if node is None:
@@ -110,19 +163,58 @@ def _set(tree: dict[str, Any], dotted: str, value: Any) -> None:
     tree[parts[-1]] = value
 
 
-def _unknown(key: str, known: list[str]) -> str:
+def _with_fractions(value: Any, key: str) -> Any:
+    """The same tree with "8/255" as a number: budgets are written so."""
+    if isinstance(value, Mapping):
+        return {k: _with_fractions(v, f"{key}.{k}".lstrip(".")) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_fractions(v, key) for v in value]
+    found = FRACTION.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        return value
+    try:
+        return float(found[1]) / float(found[2])
+    except (ValueError, ZeroDivisionError) as error:
+        raise ConfigError(f"{key}: {value!r} is no fraction; write a number or '8/255'") from error
+
+
+def _out_of_bounds(key: str, declared: Field[Any], value: Any) -> Iterable[str]:
+    bounds, choices = (declared.metadata.get(k) for k in ("bounds", "choices"))
+    if choices and value not in choices:
+        yield f"{key}: {value!r} is none of its choices{nearest(str(value), choices)}"
+    for number in value if isinstance(value, tuple) else (value,):
+        for name, bound in (bounds or {}).items():
+            if not _HOLDS[name](number, bound):
+                yield f"{key}: must be {_WORDS[name]} {bound:g} (got {number!r})"
+
+
+_HOLDS = {
+    "ge": lambda x, b: x >= b,
+    "gt": lambda x, b: x > b,
+    "le": lambda x, b: x <= b,
+    "lt": lambda x, b: x < b,
+    "multiple_of": lambda x, b: math.remainder(x, b) == 0,
+}
+_WORDS = {
+    "ge": "at least", "gt": "above", "le": "at most", "lt": "below",
+    "multiple_of": "a multiple of",
+}  # fmt: skip
+
+
+def _unknown(key: str, known: Iterable[str]) -> str:
+    known = list(known)
+    # A leaf without its section is the commonest slip: epochs=2 for train.epochs=2.
+    leaf = [k for k in known if "." not in key and k.rsplit(".", 1)[-1] == key]
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
-    # A wrong section with a right leaf is the commonest slip: epochs=2 for train.epochs=2.
-    leaf = [k for k in known if k.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
-    hint = near[0] if near else (leaf[0] if leaf else None)
+    hint = next(iter([*(k for k in leaf if k.startswith("train.")), *leaf, *near]), None)
     return f"unknown parameter {key!r}" + (f"; did you mean {hint!r}?" if hint else "")
 
 
-def _explain(error: Mapping[str, Any], known: list[str]) -> str:
+def _explain(error: Any, known: Iterable[str]) -> str:
     key = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
+    if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         return _unknown(key, known)
     message = error["msg"].removeprefix("Value error, ")
-    if not key or error["type"] == "value_error" and error["input"] == {}:
+    if not key or error["type"] == "value_error":
         return message
     return f"{key}: {message} (got {error['input']!r})"

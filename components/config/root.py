@@ -1,8 +1,8 @@
-"""The whole configuration: one section per stage."""
+"""The whole configuration: what is compared, and one section per stage."""
 
-from pydantic import Field
+from dataclasses import dataclass
 
-from components.config.base import Section
+from components.config.base import Section, setting
 from components.config.data import DataSection, IndexSection, Paths, SampleSection, ShardSection
 from components.config.evaluate import (
     EvaluateSection,
@@ -16,11 +16,17 @@ from components.config.train import RaySection, TrainSection
 from components.config.tune import TuneSection
 
 
+@dataclass(frozen=True)
 class Config(Section):
-    """All settings; `params.yaml` holds their values."""
+    """All settings. `params.yaml` holds the values in use, composed from a recipe."""
 
-    seed: int = Field(0, ge=0)
-    seeds: int = Field(3, ge=1, description="of `python -m pipelines.seeds`: seed, seed + 1, ...")
+    recipe: str = setting("sample", "the file in recipes/ that these values come from")
+    variant: str = setting("amr", "what one command trains or evaluates (recipes/variants.yaml)")
+    seed: int = setting(0, "of everything random in that command", ge=0)
+    compare: tuple[str, ...] = setting(
+        ("amr", "mmtm", "concat"), "the variants that `dvc repro` trains and evaluates"
+    )
+    seeds: tuple[int, ...] = setting((0,), "the seeds that it trains each of them with", ge=0)
     paths: Paths = Paths()
     sample: SampleSection = SampleSection()
     data: DataSection = DataSection()
@@ -32,6 +38,11 @@ class Config(Section):
     tune: TuneSection = TuneSection()
     evaluate: EvaluateSection = EvaluateSection()
     report: ReportSection = ReportSection()
-    register_: RegisterSection = Field(RegisterSection(), alias="register")
+    register: RegisterSection = RegisterSection()
     tracking: TrackingSection = TrackingSection()
     ray: RaySection = RaySection()
+
+    @property
+    def run(self) -> str:
+        """Names one trained model: its variant and seed, as files and MLflow runs are named."""
+        return f"{self.variant}-s{self.seed}"

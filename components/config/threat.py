@@ -1,44 +1,53 @@
 """Settings of the threat model: what the adversary may change, per modality."""
 
+from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import Field
-
-from components.config.base import Fraction, Section
+from components.config.base import Section, setting
 
 
+@dataclass(frozen=True)
 class BudgetSection(Section):
-    """Bound on one modality's perturbation; eps in [0,1] pixels or in metres."""
+    """Bound on one modality's perturbation; eps in [0, 1] pixels or in metres."""
 
-    norm: Literal["Linf", "L2"] = "Linf"
-    eps: Fraction = Field(ge=0)
-    frames: int = Field(0, ge=0, description="at most this many frames may change; 0 = all")
+    norm: Literal["Linf", "L2"] = setting("Linf", "norm of the perturbation")
+    eps: float = setting(0.0, "largest perturbation", unit="pixels of [0, 1], or metres", ge=0)
+    frames: int = setting(0, "at most this many frames may change; 0 = all", ge=0)
 
 
+@dataclass(frozen=True)
 class ThreatSection(Section):
     """The threat model of the evaluation. The search can never change it."""
 
     rgb: BudgetSection = BudgetSection(eps=8 / 255)
     skeleton: BudgetSection = BudgetSection(eps=0.05)
-    bone_length: float = Field(0.0, ge=0, description="largest relative change; 0 = no bound")
-    acceleration: float = Field(
-        0.0, ge=0, description="largest change, metres per frame^2; 0 = no bound"
+    bone_length: float = setting(
+        0.0, "largest relative change of a bone, e.g. 0.1; 0 = no bound", ge=0
+    )
+    acceleration: float = setting(
+        0.0,
+        "largest change of a joint's acceleration; 0 = no bound",
+        unit="metres per frame^2",
+        ge=0,
     )
 
 
+@dataclass(frozen=True)
 class TrainAttackSection(Section):
     """The attack inside adversarial training."""
 
-    rgb_eps: Fraction = Field(8 / 255, ge=0)
-    skeleton_eps: Fraction = Field(0.05, ge=0)
-    steps: int = Field(5, ge=1)
-    first_steps: int = Field(0, ge=0, description="steps in the first epoch; 0 = `steps`")
-    ramp: int = Field(0, ge=0, description="epochs over which first_steps grows to steps")
-    rel_alpha: float = Field(0.0, ge=0, description="alpha / eps; 0 = 2.5 / steps (Madry)")
-    random_start: bool = True
-    modalities: Literal["rgb", "skeleton", "both", "mix"] = "both"
-    mix: tuple[float, float, float] = (0.25, 0.25, 0.5)
-    early_stop: bool = Field(False, description="clips already fooled take no further step")
-    heads: float = Field(
-        0.0, ge=0, description="weight of the heads' loss in what the PGD of pgd_at and mart climbs"
+    rgb_eps: float = setting(8 / 255, "budget on the video", unit="pixels of [0, 1]", ge=0)
+    skeleton_eps: float = setting(0.05, "budget on the joints", unit="metres", ge=0)
+    steps: int = setting(2, "steps of PGD; many cheap epochs serve small sets best", ge=1)
+    first_steps: int = setting(0, "steps in the first epoch; 0 = `steps`", ge=0)
+    ramp: int = setting(0, "epochs over which first_steps grows to steps", ge=0)
+    rel_alpha: float = setting(0.0, "alpha / eps; 0 = 2.5 / steps (Madry)", ge=0)
+    random_start: bool = setting(True, "start at a random point of the ball")
+    modalities: Literal["rgb", "skeleton", "both", "mix"] = setting(
+        "both", "what is attacked; mix draws one of the three for each step"
+    )
+    mix: tuple[float, float, float] = setting((0.25, 0.25, 0.5), "weights of that draw")
+    early_stop: bool = setting(False, "clips already fooled take no further step")
+    heads: float = setting(
+        0.0, "weight of the heads' loss in what the PGD of pgd_at and mart climbs", ge=0
     )

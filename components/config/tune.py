@@ -1,71 +1,83 @@
 """Settings of the hyperparameter search."""
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from components.config.base import Fraction, Section
+from components.config.base import Section, setting
 
 
+@dataclass(frozen=True, kw_only=True)
 class Uniform(Section):
     """A float between low and high, optionally on a log scale or in steps of q."""
 
     kind: Literal["uniform"] = "uniform"
-    low: Fraction
-    high: Fraction
+    low: float
+    high: float
     log: bool = False
     q: float = 0.0
 
 
+@dataclass(frozen=True, kw_only=True)
 class RandInt(Section):
     """An integer from low to high, both included."""
 
-    kind: Literal["int"]
+    kind: Literal["int"] = "int"
     low: int
     high: int
     log: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
 class Choice(Section):
     """One of the listed values; all of them in a grid search."""
 
-    kind: Literal["choice"]
+    kind: Literal["choice"] = "choice"
     values: tuple[float | int | bool | str | tuple[int, ...] | tuple[float, ...], ...]
 
 
+@dataclass(frozen=True, kw_only=True)
 class Ratio(Section):
     """A multiple of another parameter of the same trial: the ratio is drawn, not the value."""
 
-    kind: Literal["ratio"]
-    of: str = Field(description="dotted name, searched or not")
-    low: Fraction
-    high: Fraction
+    kind: Literal["ratio"] = "ratio"
+    of: str
+    low: float
+    high: float
     log: bool = False
 
 
 Distribution = Annotated[Uniform | RandInt | Choice | Ratio, Field(discriminator="kind")]
 
 
+@dataclass(frozen=True)
 class TuneSection(Section):
     """One search over any parameters of the project, by their dotted names."""
 
-    enabled: bool = True
-    space: dict[str, Distribution] = {}
-    search: Literal["tpe", "random", "grid"] = "tpe"
-    multi_objective: bool = Field(False, description="TPE also trades in clean accuracy and cost")
-    defaults_first: bool = Field(True, description="the first trial changes nothing")
-    trials: int = Field(4, ge=1)
-    max_hours: float = Field(0.0, ge=0, description="wall-clock budget; 0 = none")
-    max_device_hours: float = Field(0.0, ge=0, description="budget of worker hours; 0 = none")
-    concurrent: int = Field(0, ge=0, description="trials side by side; 0 = what fits")
-    epochs: int = Field(3, ge=1)
-    asha: bool = Field(True, description="stop the trials that lag behind")
-    grace_epochs: int = Field(1, ge=1, description="epochs before ASHA may stop a trial")
-    reduction: int = Field(2, ge=2, description="ASHA's reduction factor")
-    workers: int = Field(1, ge=1, description="training workers of one trial")
-    max_failures: int = Field(2, ge=0, description="restarts of a trial whose process was lost")
-    finalists: int = Field(2, ge=1, description="trials re-scored with the finalist suite")
-    finalist_suite: Literal["thin", "quick", "standard"] = "quick"
-    finalist_clips: int = Field(0, ge=0, description="validation clips of that; 0 = all")
-    proxy_steps: int = Field(5, ge=1, description="PGD steps of the cheap score")
-    val_clips: int = Field(0, ge=0, description="validation clips of the cheap score; 0 = all")
+    enabled: bool = setting(True, "search before training")
+    space: dict[str, Distribution] = setting(
+        {
+            "train.attack.skeleton_eps": Uniform(low=0.03, high=0.07),
+            "model.amr.temperature": Uniform(low=0.5, high=4.0, log=True),
+        },
+        "what is searched, by dotted name: uniform, int, choice or ratio (docs/search.md)",
+    )
+    search: Literal["tpe", "random", "grid"] = setting("tpe", "how trials are proposed")
+    multi_objective: bool = setting(False, "TPE also trades in clean accuracy and cost")
+    defaults_first: bool = setting(True, "the first trial changes nothing")
+    trials: int = setting(3, "trials of the search", ge=1)
+    max_hours: float = setting(0.0, "wall-clock budget; 0 = none", unit="hours", ge=0)
+    max_device_hours: float = setting(0.0, "budget of worker hours; 0 = none", unit="hours", ge=0)
+    concurrent: int = setting(0, "trials side by side; 0 = what fits", ge=0)
+    epochs: int = setting(2, "epochs of a trial", ge=1)
+    asha: bool = setting(True, "stop the trials that lag behind")
+    grace_epochs: int = setting(1, "epochs before ASHA may stop a trial", ge=1)
+    reduction: int = setting(2, "ASHA's reduction factor", ge=2)
+    workers: int = setting(1, "training workers of one trial", ge=1)
+    max_failures: int = setting(2, "restarts of a trial whose process was lost", ge=0)
+    finalists: int = setting(1, "trials re-scored with the finalist suite, and the defaults", ge=1)
+    finalist_suite: str = setting("thin", "suite of that, which decides")
+    finalist_clips: int = setting(64, "validation clips of that; 0 = all", ge=0)
+    proxy_steps: int = setting(3, "PGD steps of the cheap score after each epoch", ge=1)
+    val_clips: int = setting(48, "validation clips of the cheap score; 0 = all", ge=0)

@@ -20,6 +20,7 @@ import components
 from components.attacks import ThreatModel
 from components.batch import Batch
 from components.checkpoint import load_model
+from components.config import to_dict
 from components.config.threat import ThreatSection
 from components.datasets import ClipDataset
 from components.evaluation.cascade import run_cascade
@@ -65,7 +66,7 @@ class Piece:
 
 def threat_of(section: ThreatSection) -> ThreatModel:
     """The `threat` section of params.yaml as the threat model of the evaluation."""
-    return ThreatModel.from_settings(section.model_dump())
+    return ThreatModel.from_settings(to_dict(section))
 
 
 def key_of(piece: Piece, about: dict[str, Any]) -> str:

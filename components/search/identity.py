@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from components.config import Config
+from components.config import Config, to_dict
 from components.search.ledger import digest
 from components.search.space import trial_config
 
@@ -18,7 +18,7 @@ CODE = ("attacks", "datasets", "evaluation", "models", "training")
 
 def identity(config: Config, data: str) -> str:
     """A short hash of settings, clips (`data`, the shards' fingerprint) and the code of a trial."""
-    dumped = trial_config(config, {}).model_dump(mode="json", by_alias=True)
+    dumped = to_dict(trial_config(config, {}))
     told = {key: dumped[key] for key in ("seed", "data", "model", "threat", "train")}
     told["train"] = {k: v for k, v in told["train"].items() if k not in UNUSED}
     told["tune"] = {k: v for k, v in dumped["tune"].items() if k not in LENGTH}

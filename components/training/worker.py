@@ -20,7 +20,7 @@ from ray.train.torch import get_device
 
 from components.attacks import ThreatModel
 from components.checkpoint import CheckpointError
-from components.config import Config
+from components.config import Config, from_dict, to_dict
 from components.models import build_model
 from components.shards import ShardError
 from components.shards.storage import open_store
@@ -59,7 +59,7 @@ def train_worker(spec: dict[str, Any]) -> dict[str, Any]:
 
 def checkpoint_config(config: Config, classes: list[int]) -> dict[str, Any]:
     """What `config.json` of this run's checkpoints says."""
-    dumped = config.model_dump(mode="json", by_alias=True)
+    dumped = to_dict(config)
     return {
         "model": dumped["model"],
         "num_classes": len(classes),
@@ -70,11 +70,11 @@ def checkpoint_config(config: Config, classes: list[int]) -> dict[str, Any]:
 
 def evaluation_threat(config: Config) -> ThreatModel:
     """The `threat` section as the threat model under which validation is attacked."""
-    return ThreatModel.from_settings(config.threat.model_dump())
+    return ThreatModel.from_settings(to_dict(config.threat))
 
 
 def _train(spec: dict[str, Any]) -> None:
-    config = Config.model_validate(spec["config"])
+    config = from_dict(spec["config"])
     torch.set_num_threads(config.ray.threads_per_worker)
     keep_freed_memory()
     context = ray.train.get_context()

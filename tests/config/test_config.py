@@ -1,24 +1,39 @@
 """Settings: strict, typed, and with messages that name the key and the nearest valid one."""
 
+import dataclasses
 import re
 from pathlib import Path
 
 import pytest
 import yaml
 
-from components.config import Config, apply_overrides, flatten, load_config, parse_overrides
+from components.config import (
+    Config,
+    apply_overrides,
+    flatten,
+    load_config,
+    parse_overrides,
+    recipes,
+    to_dict,
+)
+from components.config.base import settings_of
 from components.config.load import ConfigError, valid_keys
 
 ROOT = Path(__file__).parents[2]
 PARAMS = ROOT / "params.yaml"
 
 
-def test_params_file_is_valid_and_complete():
-    written = set(_leaves(yaml.safe_load(PARAMS.read_text())))
-    config = load_config(PARAMS)
-    known = {key for key in flatten(config) if not key.startswith("tune.space.")}
-    missing = {key for key in known if key not in written and not _parent_in(key, written)}
-    assert not missing, f"params.yaml lacks {sorted(missing)}"
+def test_params_file_is_the_sample_recipe_and_both_are_the_defaults_of_the_code():
+    composed = recipes.compose(ROOT / "recipes", "sample")
+    assert composed == to_dict(Config())
+    assert PARAMS.read_text() == recipes.to_yaml(composed)
+    assert load_config(PARAMS) == Config()
+
+
+def test_there_are_at_most_100_settings_each_with_a_meaning():
+    settings = [(key, f) for key, f, _ in settings_of(Config())]
+    assert len(settings) <= 100, len(settings)
+    assert not [key for key, f in settings if not f.metadata.get("meaning")]
 
 
 def test_no_value_is_read_otherwise_after_dvc_has_rewritten_the_file():
@@ -42,8 +57,13 @@ def test_override_changes_one_value_and_nothing_else():
         ("train.epoch=2", "unknown parameter 'train.epoch'; did you mean 'train.epochs'"),
         ("trian.epochs=2", "did you mean 'train.epochs'"),
         ("train.epochs=two", r"train\.epochs.*integer.*'two'"),
-        ("model.fusion=mmt", r"model\.fusion.*mmtm"),
-        ("threat.rgb.eps=-1", r"threat\.rgb\.eps.*greater than or equal to 0"),
+        ("epochs=2", "did you mean 'train.epochs'"),
+        ("threat.rgb.eps=-1", r"threat\.rgb\.eps.*at least 0"),
+        ("train.lr=.nan", r"train\.lr.*finite"),
+        ("evaluate.curve_eps=[0,-1]", r"evaluate\.curve_eps.*at least 0"),
+        ("variant=lat", "no variant 'lat'.*did you mean 'late'"),
+        ("recipe=sampel", "no recipe 'sampel'.*did you mean 'sample'"),
+        ("model.fusion=mmtm", "use variant=mmtm"),
         ("threat.rgb.eps=8/0", "8/0"),
         ("train.epochs", "write key=value"),
         ("data.protocol=custom", "exactly one of data.train_subjects"),
@@ -89,7 +109,7 @@ def test_custom_protocol_by_subjects():
 
 def test_settings_are_frozen():
     config = Config()
-    with pytest.raises(ValueError, match="frozen"):
+    with pytest.raises(dataclasses.FrozenInstanceError):
         config.train.epochs = 3
 
 
@@ -110,14 +130,3 @@ def test_every_section_and_leaf_is_a_valid_key():
     keys = valid_keys()
     assert {"train", "train.attack.rgb_eps", "register.name", "threat.skeleton.eps"} <= set(keys)
 
-
-def _leaves(tree, prefix=""):
-    for key, value in tree.items():
-        if isinstance(value, dict) and value:
-            yield from _leaves(value, f"{prefix}{key}.")
-        yield prefix + key
-
-
-def _parent_in(key, written):
-    # A section written as an empty mapping (tune.space: {}) stands for its leaves.
-    return any(key.startswith(parent + ".") for parent in written if parent.startswith("tune."))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from components.config import from_dict
 from components.config.data import DataSection
 from components.config.train import AugmentSection
 from components.datasets import (
@@ -26,9 +27,8 @@ OFF = AugmentSection(mirror=0, temporal_crop=1, shift=0, rotate=0, scale=0)
 
 
 def custom(**keys: object) -> DataSection:
-    return DataSection.model_validate(
-        {"protocol": "custom", "train_subjects": [1, 3, 5], "val_subjects": [5], **keys}
-    )
+    base = {"protocol": "custom", "train_subjects": [1, 3, 5], "val_subjects": [5]}
+    return from_dict({"data": {**base, **keys}}).data
 
 
 def test_split_and_labels(shards: ShardSet) -> None:

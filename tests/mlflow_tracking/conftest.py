@@ -16,7 +16,7 @@ import torch
 
 from components.attacks.threat import Budget, ThreatModel
 from components.checkpoint import load_model, save_checkpoint
-from components.config import Config, apply_overrides
+from components.config import Config, apply_overrides, to_dict
 from components.datasets import ClipDataset, select_split
 from components.evaluation.evaluate import evaluate_model
 from components.models import build_model
@@ -86,7 +86,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shards = ShardSet.open(where)
     split = select_split(shards, config.data)
     torch.manual_seed(0)
-    spec = config.model.model_dump(mode="json")
+    spec = to_dict(config.model)
     model = build_model({**spec, "num_classes": len(split.classes)})
     about = {"model": spec, "num_classes": len(split.classes), "classes": split.classes}
     save_checkpoint(root / "artifacts" / "train" / "amr" / "best", model, about)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from components.config import to_dict
 from components.config.model import ModelSection
 from components.models import build_model, two_stream
 from components.models.build import FUSIONS, SKELETON, VIDEO, resolve_joins
@@ -14,7 +15,7 @@ STAGED = {"stage_weights": True}  # both places of AMR; by default the second is
 
 
 def test_every_setting_builds_and_the_defaults_agree() -> None:
-    section = ModelSection().model_dump()
+    section = to_dict(ModelSection())
     torch.manual_seed(0)
     named = build_model({**section, "num_classes": 7})
     torch.manual_seed(0)

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from components.config import from_dict
 from components.config.data import DataSection
 from components.ntu.classes import TWO_PERSON, class_name, class_names
 from components.ntu.ids import ClipId, make_clip_id
@@ -110,7 +111,7 @@ def small(subjects: list[int], setups: list[int] | None = None) -> Parts:
 
 
 def custom(**keys: object) -> DataSection:
-    return DataSection.model_validate({"protocol": "custom", **keys})
+    return from_dict({"data": {"protocol": "custom", **keys}}).data
 
 
 def test_validation_is_carved_from_training_subjects() -> None:

@@ -10,7 +10,7 @@ import torch
 
 from components.attacks import Budget, ThreatModel
 from components.batch import JOINTS, PERSONS, Batch
-from components.config import Config, apply_overrides
+from components.config import Config, apply_overrides, from_dict
 from components.config.train import TrainSection
 from components.models import build_model
 from components.shards.index import seal
@@ -94,7 +94,7 @@ def section() -> Callable[..., TrainSection]:
 
     def make(**changes) -> TrainSection:
         base = {"epochs": 2, "batch_size": 8, "val_steps": 2, "attack": {"steps": 2}}
-        return TrainSection.model_validate({**base, **changes})
+        return from_dict({"train": {**base, **changes}}).train
 
     return make
 
@@ -162,7 +162,7 @@ def settings() -> Callable[..., Config]:
 
     def make(**changes) -> Config:
         model = {key: value for key, value in MODEL.items() if key != "num_classes"}
-        base = Config.model_validate(
+        base = from_dict(
             {
                 "data": {
                     "protocol": "custom",

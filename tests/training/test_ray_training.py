@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from components.checkpoint import load_model, read_config
-from components.config import Config
+from components.config import Config, to_dict
 from pipelines._cluster import cluster
 from pipelines._progress import Event, Relay, listening
 from pipelines._ray import TrainResult, run_training
@@ -126,7 +126,7 @@ def test_killed_driver_goes_on_where_it_was(
         ray__storage=storage if "://" in storage else "",
     )
     params = tmp_path / "params.yaml"
-    params.write_text(yaml.safe_dump(config.model_dump(mode="json", by_alias=True)))
+    params.write_text(yaml.safe_dump(to_dict(config)))
     command = [sys.executable, "-m", "pipelines.train", "--params", str(params)]
     said = tmp_path / "said"
     quiet = {"cwd": ROOT, "stdout": said.open("w"), "stderr": subprocess.STDOUT}
