@@ -42,7 +42,6 @@ def test_override_changes_one_value_and_nothing_else():
         ("train.epoch=2", "unknown parameter 'train.epoch'; did you mean 'train.epochs'"),
         ("trian.epochs=2", "did you mean 'train.epochs'"),
         ("train.epochs=two", r"train\.epochs.*integer.*'two'"),
-        ("model.fusion=mmt", r"model\.fusion.*mmtm"),
         ("threat.rgb.eps=-1", r"threat\.rgb\.eps.*greater than or equal to 0"),
         ("threat.rgb.eps=8/0", "8/0"),
         ("train.epochs", "write key=value"),

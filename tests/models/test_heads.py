@@ -79,6 +79,8 @@ def test_scale_zero_is_linear_heads_and_below_is_refused() -> None:
     small = {"num_classes": 4, "width": 0.25, "skeleton_frames": 8}
     linear = two_stream(fusion_settings={"prototype_scale": 0.0}, **small)
     assert "heads.rgb.weight" in linear.state_dict()
-    assert "heads.prototypes" in two_stream(**small).state_dict()
+    ours = two_stream(**small)
+    assert ours.heads.parts == ours.time_parts == 2 and ours.heads.scale == 12.0
+    assert two_stream(time_parts=3, **small).heads.parts == 3
     with pytest.raises(ValueError, match="prototype_scale=-1"):
         two_stream(fusion_settings={"prototype_scale": -1.0}, **small)
