@@ -10,8 +10,8 @@ FUSIONS = ("late", "concat", "mmtm", "minsim", "exfmem", "minsim_exfmem", "fim")
 # acts on per-modality heads does nothing in rows without them.
 RECIPE: dict[str, Any] = {
     "train.batch_size": 16,
-    "model.amr.logit_floor": 0.45,
-    "model.amr.share": 0.66,
+    "model.amr.floor": 0.45,
+    "model.amr.video_bias": 0.16,
     "model.amr.doubt": 0.2,
     "train.ema": 0.99,
     "train.aux_weight": 2.0,
@@ -46,19 +46,12 @@ ROWS: dict[str, dict[str, Any]] = {
     # The ablation of AMR, one knob at a time.
     "amr-linear-heads": _amr(prototype_scale=0.0),
     "amr-whole-clip": {**_amr(), "model.time_parts": 1},
-    "amr-dropout": _amr(dropout=0.3),
     "amr-no-distil": _amr(distil=0.0),
     "amr-attack-heads": {**_amr(), "train.attack.heads": 1.0},
     "amr-no-heads": {**_amr(distil=0.0), "model.aux_heads": False},
-    "amr-mean": _amr(logits="mean"),
-    "amr-floor.1": _amr(logit_floor=0.1),
-    "amr-even": _amr(share=0.5),
+    "amr-mean": _amr(weights="mean"),
+    "amr-floor.1": _amr(floor=0.1),
+    "amr-even": _amr(video_bias=0.0),
     "amr-no-doubt": _amr(doubt=0.0),
-    "amr-per-class": _amr(per_class=True),
-    "amr-features": _amr(evidence="features"),
-    "amr-stage": _amr(stage_weights=True),
-    "amr-gates": _amr(stage_gates=True),
-    "amr-stream-drop": _amr(stream_drop=0.2),
-    "amr-balance": _amr(logit_floor=0.1, balance=1.0),
     "amr-mix": {**_amr(), "train.attack.modalities": "mix"},
 }

@@ -4,8 +4,7 @@
 
 The difference between the AMR of params.yaml and late fusion of the same two backbones, over the
 backbones alone. FLOPs by `torch.utils.flop_counter` (2 per multiply-add of a convolution or matrix
-product) on the meta device, plus what that counter does not see: one addition (pooling) and one
-multiplication (scaling) for each element of every map that AMR touches.
+product) on the meta device.
 """
 
 from typing import Any
@@ -32,11 +31,6 @@ def measure(settings: dict[str, Any], inputs: tuple[Tensor, ...]) -> dict[str, d
     """Parameters and FLOPs of one clip: the whole model's and the backbones'."""
     with torch.device("meta"):
         model = build_model(settings).eval()
-    touched: list[int] = []
-    for fusion in model.fusions:
-        fusion.register_forward_hook(
-            lambda module, args, out: touched.append(args[0].numel() + args[1].numel())
-        )
     with FlopCounterMode(display=False) as counter:
         model(*inputs)
     by_module = counter.get_flop_counts()
@@ -46,7 +40,7 @@ def measure(settings: dict[str, Any], inputs: tuple[Tensor, ...]) -> dict[str, d
         if _is_stage(name, model) or name.endswith((".rgb.stem", ".rgb.conv1"))
     )
     return {
-        "flops": {"all": counter.get_total_flops() + 2 * sum(touched), "backbones": backbones},
+        "flops": {"all": counter.get_total_flops(), "backbones": backbones},
         "parameters": {"all": _count(model), "backbones": _count(model.rgb, model.skeleton)},
     }
 
@@ -66,13 +60,9 @@ def _count(*modules: nn.Module) -> int:
 
 
 def run(args: list[str]) -> Result:
-    """All pairs; `args` are overrides of params.yaml, e.g. model.amr.width=32.
-
-    Weights on feature maps are measured too, though they are off by default.
-    """
-    words = ["model.amr.stage_weights=true", *args]
-    settings = to_dict(load_config(str(ROOT / "params.yaml"), words).model)
-    settings |= {"num_classes": 60, "rgb_weights": ""}
+    """All pairs; `args` are overrides of params.yaml, e.g. model.time_parts=4."""
+    settings = to_dict(load_config(str(ROOT / "params.yaml"), args).model)
+    settings |= {"num_classes": 60}
     sides: dict[str, Any] = {}
     for rgb, skeleton, (frames, side), length in PAIRS:
         inputs = (

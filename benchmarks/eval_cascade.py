@@ -122,7 +122,7 @@ def trained(artifacts: Path, count: int) -> Iterator[tuple[str, nn.Module, Batch
 
 def toys(count: int) -> Iterator[tuple[str, nn.Module, Batch]]:
     """Two small nets on clips whose class shows in both streams, under noise."""
-    amr = {"heads": 2, "width": 8, "temperature": 1.0}
+    amr = {"temperature": 1.0}
     config = {
         "rgb": "small_video", "skeleton": "small_skeleton", "fusion": "concat",
         "fusion_stages": (), "width": 0.5, "dropout": 0.0, "rgb_frames": 2, "rgb_size": 16,

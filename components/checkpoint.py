@@ -20,7 +20,9 @@ from safetensors.torch import load as load_tensors_bytes
 from safetensors.torch import save as save_tensors_bytes
 from torch import Tensor, nn
 
-from components.models import build_model
+from components.errors import UserError
+from components.models import TwoStream, build_model
+from components.models.backbones import load_backbone
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -28,7 +30,7 @@ FORMAT = 1
 PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy")
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A checkpoint folder cannot be read or is not one; the message says what and how to mend."""
 
 
@@ -57,9 +59,7 @@ def load_model(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
             f"{folder / WEIGHTS}: its sha256 is not the one in {CONFIG}; the file is torn or "
             "belongs to another checkpoint: copy the whole folder again, or train again"
         )
-    # Published weights were read when training began; the checkpoint has them all.
-    spec = {**config["model"], "num_classes": config["num_classes"], "rgb_weights": ""}
-    model = build_model(spec)
+    model = build_model({**config["model"], "num_classes": config["num_classes"]})
     try:
         model.load_state_dict(read_tensors(weights, folder / WEIGHTS))
     except RuntimeError as error:
@@ -67,6 +67,20 @@ def load_model(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
             f"{folder / WEIGHTS} does not fit the model that {CONFIG} describes: {error}"
         ) from error
     return model.eval(), config
+
+
+def initial_model(spec: Mapping[str, Any]) -> TwoStream:
+    """The model with which a training run starts.
+
+    spec: as for `build_model`; the published weights that its `rgb_weights` names, if any, are read
+        into the video backbone. A checkpoint has them all and needs that file no more.
+    Raises CheckpointError for a file that cannot be read, UserError for one that does not fit.
+    """
+    model = build_model(spec)
+    path = spec.get("rgb_weights")
+    if path:
+        load_backbone(model.rgb, read_state_dict(path))
+    return model
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
@@ -103,6 +117,33 @@ def read_tensors(data: bytes, origin: Path) -> dict[str, Tensor]:
             f"{origin} is not a safetensors file ({error}); other formats are refused because "
             "reading them can run code"
         ) from error
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """Tensors by name from a published .safetensors, .pth or .pt file, on the CPU.
+
+    Nothing in the file is executed. Raises CheckpointError for another suffix, a damaged file or
+    one that holds more than tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"weights file {path} does not exist")
+    if path.suffix == ".safetensors":
+        return read_tensors(path.read_bytes(), path)
+    if path.suffix not in (".pth", ".pt"):
+        raise CheckpointError(f"weights file {path}: expected .safetensors, .pth or .pt")
+    try:
+        # weights_only=True builds tensors and plain containers alone and refuses anything else.
+        state = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251
+    except Exception as error:  # noqa: BLE001 - the loader raises many kinds; all mean the same
+        raise CheckpointError(
+            f"{path} is no plain file of tensors; save it again as safetensors"
+        ) from error
+    if not isinstance(state, Mapping) or not all(isinstance(t, Tensor) for t in state.values()):
+        raise CheckpointError(
+            f"{path} must hold a state dict: a mapping from names to tensors alone"
+        )
+    return dict(state)
 
 
 def to_json(body: Mapping[str, Any]) -> bytes:

@@ -10,33 +10,22 @@ from components.config.base import Section, setting
 class AmrSection(Section):
     """The Attention Modality Reweighter; `docs/amr.md` has the equations."""
 
-    heads: int = setting(4, "channel groups with weights of their own", ge=1)
-    width: int = setting(8, "length of a modality's token", ge=1)
-    temperature: float = setting(1.0, "of every softmax over the modalities", gt=0)
-    floor: float = setting(0.35, "least weight of a modality at a stage", ge=0, lt=0.5)
-    stage_weights: bool = setting(False, "modality weights at the stages")
-    stage_gates: bool = setting(False, "channel gates at the stages besides")
-    logits: Literal["attention", "mean"] = setting(
-        "attention", "how the two modalities' predictions are joined"
+    weights: Literal["attention", "mean"] = setting(
+        "attention", "how the two predictions are joined: weighed clip by clip, or not"
     )
-    evidence: Literal["logits", "features", "both"] = setting(
-        "logits", "what the weights of the predictions are computed from"
+    temperature: float = setting(1.0, "of the softmax over the modalities", gt=0)
+    floor: float = setting(0.4, "least weight of a modality's prediction", ge=0, lt=0.5)
+    doubt: float = setting(
+        0.0, "assumed probability that a head is wrong; bounds its veto", ge=0, lt=1
     )
-    per_class: bool = setting(False, "weights of the predictions class by class")
-    logit_floor: float = setting(0.4, "least weight of a prediction", ge=0, lt=0.5)
-    doubt: float = setting(0.0, "probability that a head is wrong; bounds its say", ge=0, lt=1)
-    detach: bool = setting(False, "weights from evidence cut off the graph")
-    stream_drop: float = setting(
-        0.0, "share of training clips decided by one modality at random", ge=0, lt=1
+    video_bias: float = setting(
+        0.0, "added to the video's weight outside training", gt=-0.5, lt=0.5
     )
-    balance: float = setting(0.0, "loss on unequal mean weights", ge=0)
-    share: float = setting(0.5, "the video's mean weight in use; 1/2 in training", gt=0, lt=1)
-    dropout: float = setting(
-        0.0, "of the features before AMR's heads, for model.dropout", ge=0, lt=1
+    distil: float = setting(
+        1.0, "factor of the loss by which the joint prediction teaches the heads", ge=0
     )
-    distil: float = setting(1.0, "how much the joint prediction teaches the heads", ge=0)
     prototype_scale: float = setting(
-        12.0, "heads: cosines to prototypes that both share, times this; 0 = linear", ge=0
+        12.0, "factor of the heads' cosines to shared prototypes; 0 = linear heads", ge=0
     )
 
 

@@ -22,14 +22,14 @@ class LinearHeads(nn.ModuleDict):
 class PrototypeHeads(nn.Module):
     """logits_mk = scale * mean over parts i of cos(part i of feature m, part i of prototype k).
 
-    Both modalities answer to the same prototypes, so what they know of a class points the same
-    way; and since lengths do not count, neither can outvote the other by a longer feature, nor an
-    attacker by stretching one: a logit stays within [-scale, scale]. Normalised features and
-    weights are those of Pang et al. (NeurIPS 2020, arXiv 2002.08619, eq. 6, without its margin);
-    that the modalities share them is this project's own.
+    Both modalities are compared with the same prototypes, so that evidence for a class has the same
+    direction in both; and since lengths do not count, neither can outvote the other by a longer
+    feature, nor an attacker by stretching one: a logit stays within [-scale, scale]. Normalised
+    features and weights are those of Pang et al. (NeurIPS 2020, arXiv 2002.08619, eq. 6, without
+    its margin); that the modalities share them is this project's own.
 
-    parts: of which the features consist, one after the other (`TwoStream.time_parts`); a class is
-        a sequence of directions then, and no part of the clip outvotes another.
+    parts: parts of time in a feature, one after the other; a class is then a sequence of
+        directions, and no part of the clip outvotes another.
     Features of unequal length go through a linear map to the shorter one, the same for each part.
     """
 
@@ -43,8 +43,6 @@ class PrototypeHeads(nn.Module):
         parts: int = 1,
     ) -> None:
         super().__init__()
-        if scale <= 0:
-            raise ValueError(f"model.amr.prototype_scale={scale}: a scale of cosines is above 0")
         sizes = {"rgb": rgb_features // parts, "skeleton": skeleton_features // parts}
         width = min(sizes.values())
         self.scale, self.parts = scale, parts

@@ -1,12 +1,14 @@
-"""First layer of every model: raw inputs (pixels in [0, 1], metres) to what networks digest.
+"""First layer of every model: raw inputs (pixels in [0, 1], metres) to the networks' scale.
 
 It lies inside the model and is differentiable, so an attacker's budget is in raw units and the
-gradient runs through it. What lies at absent persons and frames is cut off before anything is
-computed from it: no value there changes the output and no gradient reaches it.
+gradient runs through it. Values of absent persons and frames are masked before anything is
+computed from them: no value there changes the output and no gradient reaches it.
 """
 
 import torch
 from torch import Tensor, nn
+
+from components.errors import UserError
 
 KINETICS_MEAN = (0.43216, 0.394666, 0.37645)
 KINETICS_STD = (0.22803, 0.22145, 0.216989)
@@ -37,7 +39,7 @@ class SkeletonNormalize(nn.Module):
 
     centre: "body" or "spine", of the first tracked person in the first frame with anybody: the
         mean of all its joints or the middle of its spine is the origin of the whole clip and of
-        both persons, so that where they stand to each other and how they walk stays visible.
+        both persons, so that where they are to each other and how they walk stays visible.
         "spine" is the practice on NTU, but lets an attacker who moves this one joint by eps move
         all others by eps against it; a mean of 25 dilutes that.
     rotate: turn the clip about the vertical axis until that person's shoulders lie along x.
@@ -47,7 +49,7 @@ class SkeletonNormalize(nn.Module):
     def __init__(self, *, centre: str = "body", rotate: bool = False, motion: bool = True) -> None:
         super().__init__()
         if centre not in ("body", "spine"):
-            raise ValueError(f"model.centre={centre!r}: choose body or spine")
+            raise UserError(f"model.centre={centre!r}: choose body or spine")
         self.centre = centre
         self.rotate = rotate
         self.motion = motion
@@ -70,11 +72,11 @@ class SkeletonNormalize(nn.Module):
             change = torch.cat([torch.zeros_like(change[:, :, :1]), change], 2)
             skeleton = torch.cat([skeleton, change], 1)
         real = present.any(1)
-        return _with_stand_ins(skeleton.permute(0, 1, 4, 2, 3), real), real.to(skeleton.dtype)
+        return _fill_absent(skeleton.permute(0, 1, 4, 2, 3), real), real.to(skeleton.dtype)
 
 
-def _with_stand_ins(skeleton: Tensor, real: Tensor) -> Tensor:
-    """Copies of the clip's real person in the place of an absent one.
+def _fill_absent(skeleton: Tensor, real: Tensor) -> Tensor:
+    """Copies of the clip's real person in the slot of an absent one.
 
     Their features are masked out wherever persons meet; a copy there, rather than zeros, keeps the
     batch statistics of BatchNorm those of real bodies. [B, C, M, S, V], real bool [B, M], M <= 2.

@@ -17,7 +17,7 @@ def video_mean(video: Tensor) -> Tensor:
 def person_mean(skeleton: Tensor, real: Tensor) -> Tensor:
     """Mean over time, joints and the real persons: [B, C, M, S, V] -> [B, C]; 0 without any."""
     persons = skeleton.mean((3, 4))
-    real = _by_place(skeleton, real).to(persons.dtype).unsqueeze(1)
+    real = _match_slots(skeleton, real).to(persons.dtype).unsqueeze(1)
     return (persons * real).sum(2) / real.sum(2).clamp(min=1)
 
 
@@ -27,11 +27,11 @@ def video_parts(video: Tensor, parts: int) -> Tensor:
 
 
 def person_parts(skeleton: Tensor, real: Tensor, parts: int) -> Tensor:
-    """The same over joints and the real persons: [B, C, M, S, V] -> [B, parts * C]."""
+    """`video_parts` over joints and real persons: [B, C, M, S, V] -> [B, parts * C]."""
     if parts == 1:
         return person_mean(skeleton, real)
     frames = skeleton.mean(4)
-    real = _by_place(skeleton, real).to(frames.dtype)
+    real = _match_slots(skeleton, real).to(frames.dtype)
     mean = (frames * real[:, None, :, None]).sum(2) / real.sum(1).clamp(min=1)[:, None, None]
     return _in_parts(mean, parts)
 
@@ -48,14 +48,14 @@ def _in_parts(frames: Tensor, parts: int) -> Tensor:
 
 def person_max(skeleton: Tensor, real: Tensor) -> Tensor:
     """Maximum over the real persons: [B, C, M, S, V] -> [B, C, 1, S, V]; 0 without any."""
-    absent = (_by_place(skeleton, real) <= 0)[:, None, :, None, None]
+    absent = (_match_slots(skeleton, real) <= 0)[:, None, :, None, None]
     highest = skeleton.masked_fill(absent, float("-inf")).amax(2, keepdim=True)
     nobody = absent.all(2, keepdim=True)
     return highest.masked_fill(nobody, 0.0)
 
 
-def _by_place(skeleton: Tensor, real: Tensor) -> Tensor:
-    """`real` for the map's own places: [B, M], or [B, 1] (anybody) where persons are merged."""
+def _match_slots(skeleton: Tensor, real: Tensor) -> Tensor:
+    """`real` for the map's own persons: [B, M], or [B, 1] (anybody) where they are merged."""
     return real if skeleton.shape[2] == real.shape[1] else real.amax(1, keepdim=True)
 
 
@@ -65,16 +65,16 @@ def fold_persons(skeleton: Tensor) -> Tensor:
 
 
 def unfold_persons(folded: Tensor, persons: int) -> Tensor:
-    """The way back: [B * M, C, S, V] -> [B, C, M, S, V]."""
+    """The inverse of `fold_persons`: [B * M, C, S, V] -> [B, C, M, S, V]."""
     return folded.unflatten(0, (-1, persons)).transpose(1, 2)
 
 
 def gate(feature_map: Tensor, gates: Tensor) -> Tensor:
-    """Scale the channels of a map by gates [B, C], broadcast over all other axes."""
+    """Scale the channels of a map [B, C, ...] by gates [B, C], broadcast over the other axes."""
     shape = gates.shape + (1,) * (feature_map.dim() - 2)
     return feature_map * gates.to(feature_map.dtype).view(shape)
 
 
-def stacked(parts: list[Tensor]) -> Tensor:
-    """Concatenate vectors of one clip in float32, where the small layers of a fusion run."""
-    return torch.cat([part.float() for part in parts], 1)
+def stacked(vectors: list[Tensor]) -> Tensor:
+    """Vectors [B, C_i] side by side, in float32, in which a fusion's small layers run: [B, C]."""
+    return torch.cat([vector.float() for vector in vectors], 1)

@@ -19,7 +19,7 @@ from ray.train import Checkpoint
 from ray.train.torch import get_device
 
 from components.attacks import ThreatModel
-from components.checkpoint import CheckpointError
+from components.checkpoint import CheckpointError, initial_model
 from components.config import Config, from_dict, to_dict
 from components.models import build_model
 from components.shards import ShardError
@@ -108,12 +108,13 @@ def _train(spec: dict[str, Any]) -> None:
 def _state(config: Config, about: dict[str, Any], device: torch.device) -> TrainState:
     """A new state, the same on every worker, or that of the run's last checkpoint."""
     torch.manual_seed(config.seed)
-    model = build_model({**about["model"], "num_classes": about["num_classes"]}).to(device)
+    last = ray.train.get_checkpoint()
+    build = initial_model if last is None else build_model
+    model = build({**about["model"], "num_classes": about["num_classes"]}).to(device)
     if config.train.channels_last:
         channels_last(model)
     train = config.train
     state = new_state(model, lr=train.lr, weight_decay=train.weight_decay, ema=train.ema)
-    last = ray.train.get_checkpoint()
     if last is not None:
         with last.as_directory() as folder:
             load_state(Path(folder), state)

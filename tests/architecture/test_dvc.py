@@ -33,6 +33,7 @@ NO_OUTCOME_CODE = (
     "components/batch.py",
     "components/seeds.py",
     "components/checkpoint.py",
+    "components/errors.py",
     "components/shards",
     "components/sources",
     "components/ntu",

@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 
 import pytest
-import yaml
 
 from components.config import (
     Config,
@@ -129,4 +128,3 @@ def test_overrides_apply_to_a_config_without_touching_it():
 def test_every_section_and_leaf_is_a_valid_key():
     keys = valid_keys()
     assert {"train", "train.attack.rgb_eps", "register.name", "threat.skeleton.eps"} <= set(keys)
-

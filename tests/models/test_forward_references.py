@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from components.models.ctrgcn import _Refined
-from components.models.hcn import HCN
-from components.models.stgcn import STGCN
-from components.models.video_resnet import mc3_18, r2plus1d_18, r3d_18
+from components.models.backbones.ctrgcn import _Refined
+from components.models.backbones.hcn import HCN
+from components.models.backbones.stgcn import STGCN
+from components.models.backbones.video_resnet import mc3_18, r2plus1d_18, r3d_18
 
 State = dict[str, Tensor]
 

@@ -1,4 +1,4 @@
-"""The heads of AMR: bounded, blind to length, and answering to prototypes that both share."""
+"""The heads of AMR: bounded, independent of length, and compared with shared prototypes."""
 
 import pytest
 import torch
@@ -69,17 +69,18 @@ def test_a_feature_of_zeros_has_finite_logits_and_gradients() -> None:
     assert torch.isfinite(nothing.grad).all()
 
 
-def test_amr_has_its_own_dropout() -> None:
+def test_amr_has_no_dropout_before_its_heads() -> None:
     small = {"num_classes": 4, "width": 0.25, "skeleton_frames": 8, "dropout": 0.3}
     assert two_stream(**small).dropout.p == 0.0
-    assert two_stream(amr={"dropout": 0.1}, **small).dropout.p == 0.1
     assert two_stream(fusion="late", **small).dropout.p == 0.3
 
 
 def test_scale_zero_is_linear_heads_and_below_is_refused() -> None:
     small = {"num_classes": 4, "width": 0.25, "skeleton_frames": 8}
-    linear = two_stream(amr={"prototype_scale": 0.0}, **small)
+    linear = two_stream(fusion_settings={"prototype_scale": 0.0}, **small)
     assert "heads.rgb.weight" in linear.state_dict()
-    assert "heads.prototypes" in two_stream(**small).state_dict()
+    ours = two_stream(**small)
+    assert ours.heads.parts == ours.time_parts == 2 and ours.heads.scale == 12.0
+    assert two_stream(time_parts=3, **small).heads.parts == 3
     with pytest.raises(ValueError, match="prototype_scale=-1"):
-        two_stream(amr={"prototype_scale": -1.0}, **small)
+        two_stream(fusion_settings={"prototype_scale": -1.0}, **small)

@@ -1,4 +1,4 @@
-"""The first layer: differentiable, and deaf to whatever lies at absent persons."""
+"""The first layer: differentiable, and independent of values at absent persons."""
 
 import math
 
@@ -16,7 +16,7 @@ def test_video_statistics_become_zero_and_one() -> None:
 
 @pytest.mark.parametrize("centre", ["body", "spine"])
 def test_origin_is_the_first_person_of_the_first_frame_with_anybody(centre: str) -> None:
-    skeleton = torch.randn(1, 3, 4, 25, 2)
+    skeleton = torch.randn(1, 3, 4, 25, 2, generator=torch.Generator().manual_seed(0))
     present = torch.zeros(1, 4, 2, dtype=torch.bool)
     present[0, 2:, 0] = True
     present[0, 1:, 1] = True  # person 1 comes first, in frame 1
@@ -24,8 +24,8 @@ def test_origin_is_the_first_person_of_the_first_frame_with_anybody(centre: str)
     joints = skeleton[0, :, 1, :, 1]
     origin = joints[:, 1] if centre == "spine" else joints.mean(1)
     assert real.tolist() == [[1.0, 1.0]]
-    assert torch.allclose(x[0, :, 1, 1], joints - origin[:, None])
-    assert torch.allclose(x[0, :, 0, 2], skeleton[0, :, 2, :, 0] - origin[:, None])
+    assert torch.allclose(x[0, :, 1, 1], joints - origin[:, None], atol=1e-6)
+    assert torch.allclose(x[0, :, 0, 2], skeleton[0, :, 2, :, 0] - origin[:, None], atol=1e-6)
     assert not x[0, :, 0, :2].any()  # frames in which person 0 is not tracked stay 0
 
 
@@ -70,7 +70,9 @@ def test_motion_is_the_change_between_tracked_frames() -> None:
     present = torch.tensor([True, True, False, True]).view(1, 4, 1)
     x, _ = SkeletonNormalize(motion=True)(skeleton, present)
     motion = x[0, 3:, 0]
-    assert torch.allclose(motion[:, 1], skeleton[0, :, 1, :, 0] - skeleton[0, :, 0, :, 0])
+    assert torch.allclose(
+        motion[:, 1], skeleton[0, :, 1, :, 0] - skeleton[0, :, 0, :, 0], atol=1e-6
+    )
     assert not motion[:, 0].any() and not motion[:, 2].any() and not motion[:, 3].any()
 
 

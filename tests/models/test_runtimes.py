@@ -9,15 +9,17 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from components.models import TwoStream, two_stream
-from components.models.build import FUSIONS, SKELETON, VIDEO
+from components.models.backbones import SKELETON_BACKBONES, VIDEO_BACKBONES
+from components.models.fusions import FUSIONS
 
 SMALL = {"num_classes": 5, "width": 0.25, "skeleton_frames": 16}
-WHOLE = {"stage_weights": True, "share": 0.6, "doubt": 0.1}  # AMR with nothing left out
+WHOLE = {"video_bias": 0.1, "doubt": 0.1}  # AMR with nothing left out
 
 
 def _model(fusion: str, **settings: object) -> TwoStream:
     torch.manual_seed(0)
-    return two_stream(fusion=fusion, amr=WHOLE, **{**SMALL, **settings}).eval()
+    own = WHOLE if fusion == "amr" else {}
+    return two_stream(fusion=fusion, fusion_settings=own, **{**SMALL, **settings}).eval()
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
@@ -54,14 +56,14 @@ def test_exported_it_gives_the_same_for_any_number_of_clips(fusion: str, inputs:
     clips = {0: torch.export.Dim("clips", min=2, max=64)}
     program = torch.export.export(model, inputs(3), dynamic_shapes=(clips, clips, clips))
     data = inputs(5, seed=1)
-    found, expected = program.module()(*data), model(*data)
-    assert torch.allclose(found.logits, expected.logits, atol=1e-5)
-    for place, weight in expected.weights.items():
-        assert torch.allclose(found.weights[place], weight, atol=1e-5)
+    exported, expected = program.module()(*data), model(*data)
+    assert torch.allclose(exported.logits, expected.logits, atol=1e-5)
+    for name, weight in expected.weights.items():
+        assert torch.allclose(exported.weights[name], weight, atol=1e-5)
 
 
 # Each backbone at least once; the two streams do not see each other's kind.
-PAIRS = list(zip(VIDEO, [*SKELETON, "hcn"], strict=True))
+PAIRS = list(zip(VIDEO_BACKBONES, [*SKELETON_BACKBONES, "hcn"], strict=True))
 
 
 @pytest.mark.slow

@@ -5,13 +5,13 @@ import torch
 from torch import Tensor
 
 from components.batch import BONES
-from components.models.backbone import SkeletonBackbone
-from components.models.ctrgcn import CTRGCN
-from components.models.graph import directed_subsets, spatial_partition
-from components.models.hcn import HCN
+from components.models.backbones.backbone import SkeletonBackbone
+from components.models.backbones.ctrgcn import CTRGCN
+from components.models.backbones.graph import directed_subsets, spatial_partition
+from components.models.backbones.hcn import HCN
+from components.models.backbones.small import SmallSkeleton
+from components.models.backbones.stgcn import STGCN
 from components.models.pooling import person_max, person_mean
-from components.models.small import SmallSkeleton
-from components.models.stgcn import STGCN
 
 NETS = {
     "small": lambda: SmallSkeleton(width=0.25),

@@ -1,4 +1,4 @@
-"""The whole model: what its output holds, what never reaches it, and how parts are chosen."""
+"""The whole model: what its output holds, what never reaches it, and how modules are chosen."""
 
 from collections.abc import Callable
 
@@ -7,11 +7,14 @@ import torch
 
 from components.config import to_dict
 from components.config.model import ModelSection
+from components.errors import UserError
 from components.models import build_model, two_stream
-from components.models.build import FUSIONS, SKELETON, VIDEO, resolve_joins
+from components.models.backbones import SKELETON_BACKBONES, VIDEO_BACKBONES
+from components.models.build import check_names
+from components.models.fusions import FUSIONS
+from components.models.fusions.fusion import resolve_joins
 
 SMALL = {"num_classes": 5, "width": 0.25, "skeleton_frames": 16}
-STAGED = {"stage_weights": True}  # both places of AMR; by default the second is alone
 
 
 def test_every_setting_builds_and_the_defaults_agree() -> None:
@@ -25,25 +28,22 @@ def test_every_setting_builds_and_the_defaults_agree() -> None:
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("rgb", VIDEO)
-@pytest.mark.parametrize("skeleton", SKELETON)
-def test_amr_joins_any_pair_of_backbones_at_several_stages(
-    rgb: str, skeleton: str, inputs: Callable
-) -> None:
+@pytest.mark.parametrize("rgb", VIDEO_BACKBONES)
+@pytest.mark.parametrize("skeleton", SKELETON_BACKBONES)
+def test_amr_joins_any_pair_of_backbones(rgb: str, skeleton: str, inputs: Callable) -> None:
     torch.manual_seed(0)
     model = two_stream(
         rgb=rgb, skeleton=skeleton, num_classes=5, width=0.125, skeleton_frames=16,
-        fusion_stages=[[1, -2], -1], dropout=0.0, amr=STAGED,
     )  # fmt: skip
     model.eval()
     data = inputs()
     out = model(*data)
     assert out.logits.shape == (3, 5) and torch.isfinite(out.logits).all()
-    assert set(out.weights) == {"stage2", "stage4", "logits"}
+    assert set(out.weights) == {"logits"}
     assert set(out.aux) == {"rgb", "skeleton"}
     for weight in out.weights.values():
         assert torch.equal(weight, torch.full_like(weight, 0.5))
-    # At the start nothing is scaled: the prediction is that of late fusion with the same weights.
+    # At the start both weigh the same: the prediction is that of late fusion.
     late = two_stream(
         rgb=rgb, skeleton=skeleton, num_classes=5, width=0.125, skeleton_frames=16,
         fusion="late", time_parts=2, dropout=0.0,
@@ -69,14 +69,14 @@ def test_fusions_between_stages_take_maps_whose_persons_are_merged(
     empty = model(rgb, skeleton, present).logits[:1]
     assert torch.allclose(empty, model(rgb[:1], skeleton[:1], present[:1]).logits, atol=1e-5)
     out.logits.sum().backward()
-    assert all(p.grad is not None for p in model.fusions.parameters())
+    assert all(p.grad is not None for p in model.between.parameters())
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
 @pytest.mark.parametrize("aux", [True, False])
 def test_every_fusion_trains_all_its_parameters(fusion: str, aux: bool, inputs: Callable) -> None:
     torch.manual_seed(0)
-    model = two_stream(fusion=fusion, aux_heads=aux, amr=STAGED, **SMALL).train()
+    model = two_stream(fusion=fusion, aux_heads=aux, **SMALL).train()
     out = model(*inputs(4))
     assert set(out.aux) == ({"rgb", "skeleton"} if aux else set())
     loss = torch.nn.functional.cross_entropy(out.logits, torch.arange(4))
@@ -163,11 +163,6 @@ def test_parts_of_time_tell_the_order() -> None:
         assert torch.equal(one[:, :4], one[:, 4:])
 
 
-def test_parts_of_time_are_not_a_setting_of_amr_alone() -> None:
-    with pytest.raises(TypeError, match="time_parts"):
-        two_stream(amr={"time_parts": 3}, **SMALL)
-
-
 def test_fusion_stages_are_python_indices_or_pairs() -> None:
     assert resolve_joins((-2, -1), 4, 3) == [(2, 1), (3, 2)]
     assert resolve_joins((-1, (0, 0)), 4, 3) == [(0, 0), (3, 2)]
@@ -176,39 +171,48 @@ def test_fusion_stages_are_python_indices_or_pairs() -> None:
     with pytest.raises(ValueError, match="neither a stage nor a pair"):
         resolve_joins(((1, 2, 3),), 4, 3)
     with pytest.raises(ValueError, match="both must grow"):
-        two_stream(num_classes=3, fusion_stages=[[1, 2], [2, 1]], amr=STAGED)
+        two_stream(num_classes=3, fusion="mmtm", fusion_stages=[[1, 2], [2, 1]])
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"rgb": "resnet"}, "model.rgb='resnet'; there are: small_video"),
-        ({"skeleton": "gcn"}, "model.skeleton='gcn'"),
-        ({"fusion": "sum"}, "model.fusion='sum'"),
+        ({"rgb": "r3d18"}, "model.rgb='r3d18' does not exist; did you mean 'r3d_18'?"),
+        ({"skeleton": "gcn"}, "model.skeleton='gcn' does not exist; did you mean 'stgcn'?"),
+        ({"fusion": "sum"}, "(there are: late, concat,"),
         ({"num_classes": 1}, "num_classes=1"),
         ({"time_parts": -1}, "model.time_parts=-1"),
         ({"centre": "hip"}, "model.centre='hip'"),
-        ({"amr": {"heads": 5, **STAGED}}, "heads=5"),
-        ({"amr": {"logits": "max"}}, "model.amr.logits='max'"),
-        ({"amr": {"evidence": "x"}}, "model.amr.evidence='x'"),
-        ({"amr": {"logits": "mean", "stage_weights": False, "balance": 1.0}}, "balance"),
+        ({"skeleton": "hcn", "skeleton_frames": 20}, "model.skeleton_frames=20"),
+        ({"fusion_settings": {"weights": "max"}}, "model.amr.weights='max'"),
+        ({"fusion_settings": {"flor": 0.1}}, "model.amr.flor is no setting; did you mean 'floor'?"),
+        ({"fusion_settings": {"video_bias": 0.45}}, "model.amr.video_bias=0.45"),
+        ({"fusion": "late", "fusion_settings": {"floor": 0.1}}, "model.late.floor is no setting"),
     ],
 )
 def test_wrong_settings_say_what_to_change(wrong: dict, message: str) -> None:
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(UserError) as caught:
         two_stream(**{"num_classes": 3, **wrong})
     assert message in str(caught.value)
 
 
-def test_amr_parts_can_be_left_out(inputs: Callable) -> None:
+def test_a_section_is_checked_by_name_and_holds_the_settings_of_any_fusion() -> None:
+    section = {"num_classes": 3, "fusion": "late", "amr": {"floor": 0.1}, "rgb_frames": 8}
+    assert build_model(section).time_parts == 1
+    with pytest.raises(UserError, match=r"model\.widht is no setting; did you mean 'width'"):
+        build_model({**section, "widht": 2.0})
+    with pytest.raises(UserError, match=r"model\.amr\.heads is no setting"):
+        build_model({**section, "fusion": "amr", "amr": {"heads": 4}})
+    check_names({"rgb": "r3d_18", "skeleton": "hcn", "fusion": "fim", "width": "not looked at"})
+    with pytest.raises(UserError, match="did you mean 'mmtm'"):
+        check_names({"fusion": "mtmm"})
+
+
+def test_amr_without_attention_and_prototypes_is_late_fusion(inputs: Callable) -> None:
     data = inputs()
-    bare = two_stream(
-        amr={"stage_weights": False, "logits": "mean", "prototype_scale": 0.0}, **SMALL
-    ).eval()
+    own = {"weights": "mean", "prototype_scale": 0.0}
+    bare = two_stream(fusion_settings=own, **SMALL).eval()
     late = two_stream(fusion="late", time_parts=2, **SMALL).eval()
     late.load_state_dict(bare.state_dict())  # strict: nothing of AMR is left
-    assert torch.equal(bare(*data).logits, late(*data).logits)
-    only = two_stream(**SMALL).eval()(*data)
-    assert set(only.weights) == {"logits"}
-    classes = two_stream(amr={"per_class": True}, **SMALL).eval()(*data)
-    assert classes.weights["logits"].shape == (3, 5, 2)
+    output = bare(*data)
+    assert torch.equal(output.logits, late(*data).logits) and not output.weights

@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from components.models.pretrained import inflate, load_backbone, read_state_dict
-from components.models.video_inflated import InflatedResNet50
-from components.models.video_resnet import mc3_18, r2plus1d_18, r3d_18
+from components.checkpoint import initial_model, read_state_dict
+from components.errors import UserError
+from components.models.backbones.inflated import InflatedResNet50
+from components.models.backbones.pretrained import inflate, load_backbone
+from components.models.backbones.video_resnet import mc3_18, r2plus1d_18, r3d_18
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -115,7 +117,7 @@ def test_inflation_gives_on_each_frame_what_the_image_net_gives() -> None:
 
 
 def _write_safetensors(path: Path, state: dict[str, Tensor]) -> None:
-    """The format written by hand, apart from the reader under test."""
+    """The format as its specification has it, without the library that reads it."""
     header, data = {}, b""
     for name, tensor in state.items():
         raw = tensor.contiguous().numpy().tobytes()
@@ -137,21 +139,23 @@ def test_published_weights_load_without_their_classifier(tmp_path: Path, suffix:
     else:
         _write_safetensors(path, published.state_dict())
     net = r3d_18(width=0.125)
-    load_backbone(net, path)
+    load_backbone(net, read_state_dict(path))
     for name, tensor in net.state_dict().items():
         assert torch.equal(tensor, published.state_dict()[name]), name
 
 
-def test_reader_agrees_with_the_safetensors_library(tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
-    state = {"a": torch.randn(2, 3), "b": torch.arange(4), "c": torch.randn(3).bfloat16()}
-    state["none"] = torch.zeros(0, 5)
-    save_file(state, tmp_path / "x.safetensors", metadata={"format": "pt"})
-    read = read_state_dict(tmp_path / "x.safetensors")
-    assert read.keys() == state.keys()
-    for name, tensor in state.items():
-        assert torch.equal(read[name], tensor) and read[name].dtype == tensor.dtype
+def test_a_training_run_starts_from_the_published_weights(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    published = r3d_18(width=0.125, num_classes=400)
+    torch.save(published.state_dict(), tmp_path / "kinetics.pth")
+    spec = {"rgb": "r3d_18", "width": 0.125, "num_classes": 3}
+    model = initial_model({**spec, "rgb_weights": str(tmp_path / "kinetics.pth")})
+    for name, tensor in model.rgb.state_dict().items():
+        assert torch.equal(tensor, published.state_dict()[name]), name
+    fresh = initial_model({**spec, "rgb_weights": ""})
+    assert not torch.equal(fresh.rgb.layer1[0].conv1[0].weight, model.rgb.layer1[0].conv1[0].weight)
+    with pytest.raises(UserError, match="does not exist"):
+        initial_model({**spec, "rgb_weights": str(tmp_path / "none.pth")})
 
 
 class _Evil:
@@ -162,25 +166,26 @@ class _Evil:
 def test_a_file_with_more_than_tensors_is_refused(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"stem.0.weight": _Evil()}, tmp_path / "evil.pth")
-    with pytest.raises(ValueError, match="no plain file of tensors"):
+    with pytest.raises(UserError, match="no plain file of tensors"):
         read_state_dict(tmp_path / "evil.pth")
     assert not (tmp_path / "pwned").exists()
     torch.save({"epoch": 3}, tmp_path / "other.pth")
-    with pytest.raises(ValueError, match="names to tensors alone"):
+    with pytest.raises(UserError, match="names to tensors alone"):
         read_state_dict(tmp_path / "other.pth")
     (tmp_path / "cut.safetensors").write_bytes(struct.pack("<Q", 900) + b"{}")
-    with pytest.raises(ValueError, match="no sound safetensors file"):
+    with pytest.raises(UserError, match="is not a safetensors file"):
         read_state_dict(tmp_path / "cut.safetensors")
-    with pytest.raises(ValueError, match=r"expected \.safetensors"):
+    with pytest.raises(UserError, match=r"expected \.safetensors"):
         read_state_dict(Path(__file__))
-    with pytest.raises(ValueError, match="does not exist"):
+    with pytest.raises(UserError, match="does not exist"):
         read_state_dict(tmp_path / "none.pth")
 
 
 def test_weights_of_another_net_are_refused_by_name(tmp_path: Path) -> None:
+    net = r3d_18(width=0.125)
     torch.save(r2plus1d_18(width=0.125).state_dict(), tmp_path / "w.pth")
-    with pytest.raises(ValueError, match=r"missing: .*unexpected: .*and \d+ more"):
-        load_backbone(r3d_18(width=0.125), tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"missing: .*unexpected: .*and \d+ more"):
+        load_backbone(net, read_state_dict(tmp_path / "w.pth"))
     torch.save(r3d_18(width=0.25).state_dict(), tmp_path / "wide.pth")
-    with pytest.raises(ValueError, match="instead of"):
-        load_backbone(r3d_18(width=0.125), tmp_path / "wide.pth")
+    with pytest.raises(UserError, match="instead of"):
+        load_backbone(net, read_state_dict(tmp_path / "wide.pth"))

@@ -31,7 +31,7 @@ MODEL = {
     "rgb_size": 16,
     "skeleton_frames": 8,
     "rgb_weights": "",
-    "amr": {"heads": 2, "width": 8, "temperature": 1.0},
+    "amr": {"temperature": 1.0},
     "num_classes": CLASSES,
 }
 

@@ -7,7 +7,8 @@ joints become channels so that a 3x3 convolution mixes all of them. Persons meet
 import torch
 from torch import Tensor, nn
 
-from components.models.backbone import SkeletonBackbone, scaled
+from components.errors import UserError
+from components.models.backbones.backbone import SkeletonBackbone, scaled
 from components.models.pooling import fold_persons, person_max, unfold_persons
 
 
@@ -25,8 +26,9 @@ class HCN(SkeletonBackbone):
     ) -> None:
         super().__init__()
         if frames % 16:
-            raise ValueError(
-                f"HCN pools four times by 2: skeleton_frames={frames} is no multiple of 16"
+            raise UserError(
+                f"model.skeleton_frames={frames}: hcn pools four times by 2, so it must "
+                "be a multiple of 16"
             )
         c = [scaled(n, width) for n in (64, 32, 64, 128, 256, 512)]
         self.channels = (2 * c[2], c[3], c[4], c[5])

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from components.models.backbone import SkeletonBackbone, scaled, strided
-from components.models.graph import directed_subsets
-from components.models.stgcn import PersonStage, normalise_joints
+from components.models.backbones.backbone import SkeletonBackbone, scaled, strided
+from components.models.backbones.graph import directed_subsets
+from components.models.backbones.stgcn import PersonStage, normalise_joints
 
 
 class CTRGCN(SkeletonBackbone):
@@ -32,7 +32,7 @@ class CTRGCN(SkeletonBackbone):
         self.layers = nn.ModuleList(stages)
 
     def begin(self, skeleton: Tensor) -> Tensor:
-        """Batch-normalise each coordinate of each joint; shape kept."""
+        """Batch-normalise each coordinate of each joint of [B, C, M, S, V]; shape kept."""
         return normalise_joints(self.data_bn, skeleton)
 
 

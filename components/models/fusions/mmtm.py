@@ -8,6 +8,8 @@ person of the skeleton is gated.
 import torch
 from torch import Tensor, nn
 
+from components.models.fusions.fusion import Fusion, Streams
+from components.models.fusions.late import LateMerge
 from components.models.pooling import gate, person_mean, stacked, video_mean
 
 
@@ -27,11 +29,16 @@ class MMTM(nn.Module):
         self.rgb_gate = nn.Linear(total // reduction, rgb_channels)
         self.skeleton_gate = nn.Linear(total // reduction, skeleton_channels)
 
-    def forward(
-        self, rgb: Tensor, skeleton: Tensor, real: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Maps [B, C, T, H, W] and [B, C, M, S, V] -> the same, gated, and no modality weights."""
+    def forward(self, rgb: Tensor, skeleton: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps [B, C, T, H, W] and [B, C, M, S, V], real [B, M] -> the same maps, gated."""
         joint = torch.relu(self.squeeze(stacked([video_mean(rgb), person_mean(skeleton, real)])))
         rgb = gate(rgb, self.factor * torch.sigmoid(self.rgb_gate(joint)))
         skeleton = gate(skeleton, self.factor * torch.sigmoid(self.skeleton_gate(joint)))
-        return rgb, skeleton, None
+        return rgb, skeleton
+
+
+def mmtm(streams: Streams) -> Fusion:
+    """MMTM after the last two stages unless set otherwise, then the mean of the logits."""
+    joins = streams.joins(default=(-2, -1))
+    modules = [MMTM(*streams.channels(join)) for join in joins]
+    return Fusion(LateMerge(), streams.features(), joins, modules, time_parts=streams.time_parts())

@@ -7,7 +7,7 @@ Names equal torchvision's 2D `resnet50`, so its ImageNet weights go in through
 
 from torch import Tensor, nn
 
-from components.models.backbone import VideoBackbone, scaled, strided
+from components.models.backbones.backbone import VideoBackbone, scaled, strided
 
 
 class Bottleneck(nn.Module):

@@ -8,7 +8,7 @@ nets of this size learn several times slower (docs/models.md).
 import torch
 from torch import Tensor, nn
 
-from components.models.backbone import SkeletonBackbone, VideoBackbone, scaled
+from components.models.backbones.backbone import SkeletonBackbone, VideoBackbone, scaled
 from components.models.pooling import fold_persons, unfold_persons
 
 
@@ -25,7 +25,7 @@ class SmallVideo(VideoBackbone):
             self.layers.append(nn.Sequential(_space(c_in, c, 3, stride), _time(c, stride)))
 
     def begin(self, rgb: Tensor) -> Tensor:
-        """The same values, channels last in memory, on which CPU convolutions are faster."""
+        """[B, 3, T, H, W], channels last in memory, on which CPU convolutions are faster."""
         return rgb.contiguous(memory_format=torch.channels_last_3d)
 
 

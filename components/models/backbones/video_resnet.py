@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from components.models.backbone import VideoBackbone, scaled, strided
+from components.models.backbones.backbone import VideoBackbone, scaled, strided
 
 
 def _full(c_in: int, c_out: int, middle: int, stride: int) -> nn.Module:
@@ -91,7 +91,7 @@ class VideoResNet(VideoBackbone):
         return self.stem(rgb)
 
     def forward(self, rgb: Tensor) -> Tensor:
-        """Normalised video -> logits [B, K], or features [B, C] without a classifier."""
+        """Normalised video [B, 3, T, H, W] -> logits [B, K], or features [B, C] without `fc`."""
         video = self.begin(rgb)
         for stage in self.stages:
             video = stage(video)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from components.models.backbone import SkeletonBackbone, scaled, strided
-from components.models.graph import spatial_partition
+from components.models.backbones.backbone import SkeletonBackbone, scaled, strided
+from components.models.backbones.graph import spatial_partition
 from components.models.pooling import fold_persons, unfold_persons
 
 
@@ -33,7 +33,7 @@ class STGCN(SkeletonBackbone):
         self.layers = nn.ModuleList(stages)
 
     def begin(self, skeleton: Tensor) -> Tensor:
-        """Batch-normalise each coordinate of each joint; shape kept."""
+        """Batch-normalise each coordinate of each joint of [B, C, M, S, V]; shape kept."""
         return normalise_joints(self.data_bn, skeleton)
 
 

@@ -25,7 +25,7 @@ class Backbone(nn.Module):
         return list(self.layers)
 
     def begin(self, x: Tensor) -> Tensor:
-        """What comes before the first stage; nothing unless a backbone says otherwise."""
+        """What comes before the first stage, [B, C, ...] -> [B, C', ...]; nothing by default."""
         return x
 
 
@@ -33,7 +33,7 @@ class VideoBackbone(Backbone):
     """Stages map [B, C, T, H, W] to [B, C', T', H', W']."""
 
     def pool(self, video: Tensor, parts: int = 1) -> Tensor:
-        """Last map -> features [B, parts * C]: means of consecutive parts of time."""
+        """Last map [B, C, T, H, W] -> features [B, parts * C]: means of parts of time."""
         return video_parts(video, parts)
 
 
@@ -46,7 +46,7 @@ class SkeletonBackbone(Backbone):
     motion: bool
 
     def pool(self, skeleton: Tensor, real: Tensor, parts: int = 1) -> Tensor:
-        """Last map and real [B, M] -> features [B, parts * C]."""
+        """Last map [B, C, M, S, V] and real [B, M] -> features [B, parts * C]."""
         return person_parts(skeleton, real, parts)
 
 

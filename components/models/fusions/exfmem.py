@@ -1,9 +1,8 @@
-"""MinSim and ExFMem (Tian and Xu, CVPR 2021), the likely rivals of the AMR paper.
+"""ExFMem (Tian and Xu, CVPR 2021): features are mixed with their sparse reconstruction.
 
-MinSim pushes the two modalities' features apart by their cosine similarity. ExFMem holds a
-dictionary of feature patterns and mixes each feature with its sparse reconstruction, so that a
-perturbation outside the dictionary's span is weakened. The unrolled sparse coding may obstruct an
-attacker's gradients, so a robust accuracy of it needs checks that do not follow gradients.
+Each modality has a dictionary of feature patterns; what a perturbation adds outside its span is
+weakened. The unrolled sparse coding may mask an attacker's gradients, so a robust accuracy of it
+needs attacks that do not follow gradients.
 """
 
 import torch
@@ -11,27 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from components.batch import ModelOutput
-from components.models.merge import ConcatMerge, Merged
-
-
-class CommonSpace(nn.Module):
-    """Both feature vectors brought to one width, which a cosine similarity needs."""
-
-    def __init__(self, rgb_features: int, skeleton_features: int, width: int) -> None:
-        super().__init__()
-        self.project = nn.ModuleDict(
-            {"rgb": nn.Linear(rgb_features, width), "skeleton": nn.Linear(skeleton_features, width)}
-        )
-
-    def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
-        """[B, C_m] by modality -> [B, width] by modality, not negative."""
-        return {name: torch.relu(self.project[name](f)) for name, f in features.items()}
-
-
-def similarity(output: ModelOutput) -> Tensor:
-    """MinSim's loss: mean cosine similarity of the two modalities' features over the batch."""
-    rgb, skeleton = output.features["rgb"].float(), output.features["skeleton"].float()
-    return F.cosine_similarity(rgb, skeleton, dim=1).mean()
+from components.models.fusions.concat import ConcatMerge
+from components.models.fusions.fusion import Fusion, Streams
+from components.models.fusions.minsim import CommonSpace, similarity
 
 
 def _shrink(x: Tensor, by: Tensor) -> Tensor:
@@ -75,20 +56,20 @@ class FeatureMemory(nn.Module):
         return code
 
     def forward(self, feature: Tensor) -> Tensor:
-        """[B, C] -> [B, C]."""
+        """Features [B, C] -> their mixture with the reconstruction, [B, C]."""
         atoms = self.atoms().detach()
         rebuilt = self.code(feature, atoms) @ atoms.T
         return (self.mix * rebuilt + (1.0 - self.mix) * feature).to(feature.dtype)
 
     def loss(self, feature: Tensor) -> Tensor:
-        """Mean squared reconstruction error, with gradient to the dictionary alone."""
+        """Mean squared error of the rebuilt [B, C]; a scalar, with gradient to the dictionary."""
         feature, atoms = feature.detach().float(), self.atoms()
         code = self.code(feature, atoms.detach())
         return (feature - code @ atoms.T).square().mean()
 
 
 class MemoryMerge(nn.Module):
-    """ExFMem: both features pass their memories, then one linear layer over both."""
+    """Both features go through their dictionaries, then one linear layer over both."""
 
     def __init__(
         self, rgb: FeatureMemory, skeleton: FeatureMemory, classifier: ConcatMerge
@@ -104,11 +85,33 @@ class MemoryMerge(nn.Module):
         skeleton: Tensor,
         rgb_logits: Tensor | None,
         skeleton_logits: Tensor | None,
-    ) -> Merged:
-        """See `merge.py`."""
+    ) -> tuple[Tensor, None]:
+        """Features [B, C] of each -> logits [B, K], no weights; the heads' logits are unused."""
         return self.classifier(self.rgb(rgb), self.skeleton(skeleton), rgb_logits, skeleton_logits)
 
     def loss(self, output: ModelOutput) -> Tensor:
-        """The reconstruction losses of both dictionaries."""
+        """The reconstruction losses of both dictionaries, summed (scalar)."""
         features = output.features
         return self.rgb.loss(features["rgb"]) + self.skeleton.loss(features["skeleton"])
+
+
+def exfmem(streams: Streams) -> Fusion:
+    """Concatenation in a common space behind the dictionaries; it has no settings."""
+    features = streams.features()
+    width = min(features)
+    classifier = ConcatMerge(width, width, streams.num_classes)
+    merge = MemoryMerge(FeatureMemory(width), FeatureMemory(width), classifier)
+    return Fusion(
+        merge=merge,
+        features=(width, width),
+        common=CommonSpace(*features, width),
+        penalties=[merge.loss],
+        needs_heads=False,
+        time_parts=streams.time_parts(),
+    )
+
+
+def minsim_exfmem(streams: Streams) -> Fusion:
+    """ExFMem with the similarity loss of MinSim, as its authors combine them."""
+    fusion = exfmem(streams)
+    return fusion._replace(penalties=[similarity, *fusion.penalties])

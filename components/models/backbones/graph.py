@@ -17,7 +17,7 @@ def bones_inward() -> Tensor:
 
 
 def by_column(adjacency: Tensor) -> Tensor:
-    """Each column divided by its sum (columns of zeros stay): A D^-1."""
+    """A D^-1: each column of A [V, V] divided by its sum; columns of zeros stay."""
     return adjacency / adjacency.sum(0, keepdim=True).clamp(min=1e-12)
 
 

@@ -9,6 +9,8 @@ and a shift of the channels computed from it.
 import torch
 from torch import Tensor, nn
 
+from components.models.fusions.fusion import Fusion, Streams
+from components.models.fusions.late import LateMerge
 from components.models.pooling import gate, person_max, person_mean, stacked, video_mean
 
 
@@ -28,17 +30,22 @@ class FIM(nn.Module):
         nn.init.zeros_(self.calibrate.weight)
         nn.init.zeros_(self.calibrate.bias)
 
-    def forward(
-        self, rgb: Tensor, skeleton: Tensor, real: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Maps [B, C_m, ...] -> calibrated maps of the same shapes, and no modality weights."""
+    def forward(self, rgb: Tensor, skeleton: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps [B, C_m, ...], real [B, M] -> calibrated maps of the same shapes."""
         highest = person_max(skeleton, real).amax((2, 3, 4))
-        parts = [video_mean(rgb), rgb.amax((2, 3, 4)), person_mean(skeleton, real), highest]
-        gates, shifts = self.calibrate(self.joint(stacked(parts))).chunk(2, 1)
+        summary = [video_mean(rgb), rgb.amax((2, 3, 4)), person_mean(skeleton, real), highest]
+        gates, shifts = self.calibrate(self.joint(stacked(summary))).chunk(2, 1)
         gates = (2.0 * torch.sigmoid(gates)).split(self.sizes, 1)
         shifts = shifts.split(self.sizes, 1)
         out = [
             gate(m, g) + s.to(m.dtype).view(s.shape + (1,) * (m.dim() - 2))
             for m, g, s in zip((rgb, skeleton), gates, shifts, strict=True)
         ]
-        return out[0], out[1], None
+        return out[0], out[1]
+
+
+def fim(streams: Streams) -> Fusion:
+    """FIM after the last two stages unless set otherwise, then the mean of the logits."""
+    joins = streams.joins(default=(-2, -1))
+    modules = [FIM(*streams.channels(join)) for join in joins]
+    return Fusion(LateMerge(), streams.features(), joins, modules, time_parts=streams.time_parts())
