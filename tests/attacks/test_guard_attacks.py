@@ -205,24 +205,46 @@ def test_targeted_apgd_goes_from_the_likeliest_wrong_class_down(clips) -> None:
             assert (end[:, target] > 0.0499).all(), (turn, target)
 
 
-def test_the_first_point_that_fools_is_kept_and_not_the_one_of_highest_loss(clips) -> None:
-    """The way up passes a narrow strip that fools, and ends higher, where nothing does."""
+def test_the_first_point_that_fools_is_kept_whatever_its_loss(clips) -> None:
+    """On the way up the loss falls just where clips begin to be fooled, and then rises again."""
 
     def strip(rgb, skeleton, present):
         height = skeleton.mean((1, 2, 3, 4))
-        inside = (height > 0.012) & (height < 0.018)
-        return torch.stack([torch.where(inside, -1.0, 1.0) - 0.001 * height, 0.01 * height], 1)
+        inside = (height > 0.012) & (height < 0.028)
+        climbed = height - inside.float()
+        return torch.stack([torch.where(inside, -1.0, 1.0), 0 * height, climbed - 9], 1)
 
     clean = clips._replace(
         skeleton=torch.zeros_like(clips.skeleton),
         present=torch.ones_like(clips.present),
         label=torch.zeros_like(clips.label),
     )
+    options = {"steps": 10, "rel_alpha": 0.1, "random_start": False, "keep": "best"}
     threat = ThreatModel(skeleton=Budget("Linf", 0.05))
-    found = pgd(
-        strip, clean, threat, seed=0, steps=10, rel_alpha=0.1, random_start=False, keep="best"
+    for early_stop in (False, True):
+        found = pgd(
+            strip, clean, threat, seed=0, loss=lambda output, label: output[:, 2],
+            early_stop=early_stop, **options,
+        )  # fmt: skip
+        assert (found.skeleton - 0.015).abs().max() < 1e-6
+
+
+def test_a_clip_that_one_restart_fools_meets_no_other(clips) -> None:
+    sizes = []
+
+    def model(rgb, skeleton, present):
+        sizes.append(len(rgb))
+        bright = (rgb.mean((1, 2, 3, 4)) > 0.5).float()
+        height = skeleton.mean((1, 2, 3, 4))
+        return torch.stack([0 * height, height + 18 * bright - 9], 1)
+
+    bright = torch.tensor([0.9, 0.1, 0.1, 0.9])[:, None, None, None, None]
+    clean = clips._replace(
+        rgb=bright.expand_as(clips.rgb).clone(), label=torch.zeros_like(clips.label)
     )
-    assert (found.skeleton - 0.015).abs().max() < 1e-6
+    options = {"steps": 2, "keep": "best", "early_stop": True}
+    pgd(model, clean, THREAT, seed=0, n_restarts=2, **options)
+    assert sizes == [4, 2, 2, 2]
 
 
 def test_a_step_moves_each_modality_by_its_own_budget(clips) -> None:
