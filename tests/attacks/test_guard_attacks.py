@@ -318,3 +318,48 @@ def test_windows_of_square_shrink_on_the_schedule_of_the_paper(clips) -> None:
     late = [changed(q) for q in range(85, 100)]
     assert 0.05 < max(early) < 0.35  # 0.2, less where signs agree
     assert max(late) < 0.03
+
+
+@pytest.mark.parametrize("name", sorted(ADAPTIVE))
+def test_attacks_on_a_part_climb_the_fused_prediction_too(name, clips) -> None:
+    """Where heads and modality weights do not move at all, the fused logits are what is left."""
+
+    def model(rgb, skeleton, present):
+        plane = rgb.mean((1, 2, 3, 4)) + skeleton.mean((1, 2, 3, 4))
+        flat = torch.zeros(len(rgb), 2) + torch.tensor([1.0, 0.0])
+        logits = torch.stack([plane + 5, -plane], 1)
+        weights = torch.full((len(rgb), 2), 0.5)
+        return ModelOutput(logits, {"rgb": flat, "skeleton": flat}, {"logits": weights}, {})
+
+    clean = clips._replace(
+        rgb=clips.rgb.clamp(0.2, 0.8),
+        label=torch.zeros_like(clips.label),
+        present=torch.ones_like(clips.present),
+    )
+    found = ADAPTIVE[name](model, clean, THREAT, seed=0, steps=40)
+    assert (found.rgb - clean.rgb).mean() < -0.9 * 8 / 255
+    assert (found.skeleton - clean.skeleton).mean() < -0.9 * 0.05
+
+
+def test_of_several_restarts_the_end_of_highest_loss_is_kept(clips) -> None:
+    """Two hills: which one a clip climbs hangs on its start, and one of them is higher."""
+    label = torch.zeros_like(clips.label)
+    clean = clips._replace(
+        skeleton=torch.zeros_like(clips.skeleton),
+        label=label,
+        present=torch.ones_like(clips.present),
+    )
+
+    def hills(rgb, skeleton, present):
+        x = skeleton[:, 0, 0, 0, 0] / 0.05
+        height = torch.where(x < 0, -0.5 * x, x)
+        return torch.stack([torch.full_like(x, 50.0), height], 1)
+
+    threat = ThreatModel(skeleton=Budget("Linf", 0.05))
+    many = clean.select(torch.arange(4).repeat(8))._replace(
+        clip_id=tuple(f"clip{i}" for i in range(32))
+    )
+    options = {"steps": 5, "n_restarts": 8, "keep": "best", "loss": "margin"}
+    found = pgd(hills, many, threat, seed=0, **options)
+    right = (found.skeleton[:, 0, 0, 0, 0] > 0).float().mean()
+    assert float(right) > 0.95  # 1 - 2^-8 of them begin on the higher side at least once

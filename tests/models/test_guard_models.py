@@ -56,3 +56,32 @@ def test_gradients_in_use_are_those_of_the_function(fusion, inputs) -> None:
             size = 2e-4
             seen = ((along(size) - along(-size)).double() * pull).sum() / (2 * size)
         assert float(slope) == pytest.approx(float(seen), rel=0.05, abs=0.02)
+
+
+def test_fim_scales_and_shifts_by_what_the_joint_vector_says() -> None:
+    """map = 2 sigmoid(A z) map + B z, with z from means and maxima of both maps."""
+    from components.models.fim import FIM
+
+    torch.manual_seed(0)
+    fim = FIM(4, 6).eval()
+    for parameter in fim.parameters():
+        torch.nn.init.normal_(parameter)
+    video, bodies = torch.randn(2, 4, 3, 2, 2), torch.randn(2, 6, 2, 5, 3)
+    real = torch.tensor([[1.0, 1.0], [1.0, 0.0]])
+    rows = []
+    for b in range(2):
+        seen = bodies[b][:, : int(real[b].sum())]
+        rows.append(
+            torch.cat([video[b].mean((1, 2, 3)), video[b].amax((1, 2, 3)),
+                       seen.mean((1, 2, 3)), seen.amax((1, 2, 3))])
+        )  # fmt: skip
+    out = fim.calibrate(fim.joint(torch.stack(rows)))
+    gates, shifts = 2 * torch.sigmoid(out[:, :10]), out[:, 10:]
+    new_video, new_bodies, weights = fim(video, bodies, real)
+    assert weights is None
+    torch.testing.assert_close(
+        new_video, video * gates[:, :4, None, None, None] + shifts[:, :4, None, None, None]
+    )
+    torch.testing.assert_close(
+        new_bodies, bodies * gates[:, 4:, None, None, None] + shifts[:, 4:, None, None, None]
+    )

@@ -331,3 +331,13 @@ def test_a_rollback_puts_everything_back_and_doubles_the_steps(
         row["val_robust_acc_worst"] for row in rows if not row["rolled_back"]
     )
     assert any(not torch.equal(model2[k], saved[3][0][k]) for k in model2)
+
+
+def test_an_epoch_that_fell_behind_is_not_kept_as_best(fresh, section, data, threat) -> None:
+    settings = section(epochs=4, lr=5e-3, method="natural", val_steps=1, rollback=False)
+    state = fresh(settings)
+    rows = list(train_epochs(state, Turning(data, at=3), settings, threat, seed=0))
+    accuracies = [row["val_clean_acc"] for row in rows]
+    assert accuracies[3] < 0.5 < max(accuracies[:3])
+    assert state.position.best == max(accuracies)
+    assert state.position.best_epoch == 3  # the latest of those that level with the best

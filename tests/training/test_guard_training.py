@@ -166,3 +166,24 @@ def test_batch_statistics_are_the_mean_over_workers(tmp_path) -> None:
     for rank in (0, 1):
         found = (tmp_path / f"found{rank}").read_text()
         assert found == repr([2.0] * 4 + [2.0] * 6)
+
+
+def test_a_limit_of_validation_clips_is_drawn_once_for_all_workers(settings, shards) -> None:
+    def names(seed: int, limit: int) -> list[str]:
+        config = settings(train__val_clips=limit, seed=seed)
+        workers = [open_data(config, shards, rank=rank, world=2)[0] for rank in (0, 1)]
+        return [n for data in workers for batch in data.validation() for n in batch.clip_id]
+
+    five = names(0, 5)
+    assert len(set(five)) == len(five) == 5 and sorted(five) == sorted(names(0, 5))
+    assert set(five) < set(names(0, 0)) and len(names(0, 0)) == 16
+    assert any(set(five) != set(names(seed, 5)) for seed in (1, 2, 3))
+
+
+def test_workers_share_every_global_batch(settings, shards) -> None:
+    alone, _ = open_data(settings(), shards)
+    workers = [open_data(settings(), shards, rank=rank, world=2)[0] for rank in (0, 1)]
+    for (whole, size), *parts in zip(alone.train(1), *(w.train(1) for w in workers), strict=True):
+        names = [name for part, _ in parts for name in part.clip_id]
+        assert names == list(whole.clip_id) and len(set(names)) == size == 8
+        assert {told for _, told in parts} == {8}
