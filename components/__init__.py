@@ -1,4 +1,4 @@
-"""The library: data, models, attacks, training, evaluation. Knows no MLflow, DVC or command line."""
+"""The library: data, models, attacks, training, evaluation; no MLflow, no DVC, no commands."""
 
 import os
 

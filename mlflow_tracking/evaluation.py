@@ -17,12 +17,14 @@ def log_evaluation(config: Config, artifacts: Path, model: str) -> None:
     flags = {f"flag.{flag['check']}": flag["status"] for flag in summary.get("flags", ())}
     tags = {
         "model": model,
+        "variant": summary.get("variant"),
+        "seed": summary.get("seed"),
         "lineage.suite_hash": summary.get("suite_hash"),
         "lineage.checkpoint": summary.get("checkpoint_sha256"),
         "flagged": summary.get("flagged"),
         **flags,
     }
-    name = f"{model} {summary.get('suite', '')} seed {config.seed}"
+    name = f"{model} {summary.get('suite', '')}"
     with start_run("evaluate", config, name=name, artifacts=artifacts, tags=tags) as run:
         run.headline(names.evaluation_metrics(summary), f"{model}/")
         run.log_metrics(names.weight_metrics(summary))
@@ -35,5 +37,5 @@ def log_evaluation(config: Config, artifacts: Path, model: str) -> None:
 
 def log_report(config: Config, artifacts: Path) -> None:
     """Log the report page and its table as a run of its own."""
-    with start_run("report", config, name=config.report.title, artifacts=artifacts) as run:
+    with start_run("report", config, name=f"report of {config.recipe}", artifacts=artifacts) as run:
         run.log_artifact(artifacts / "report", "")

@@ -228,7 +228,10 @@ def start_run(
         "tags": names.texts(
             {
                 "stage": stage,
-                "model": config.model.fusion,
+                "model": config.run,
+                "recipe": config.recipe,
+                "variant": config.variant,
+                "seed": config.seed,
                 "method": config.train.method,
                 **lineage.tags(facts),
                 **names.origin(stage),

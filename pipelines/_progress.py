@@ -7,7 +7,6 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -41,19 +40,17 @@ class Relay(UserCallback):
     """Passes on, from Ray's controller, each finished epoch and each lost worker.
 
     Runs on the driver's node, outlives worker failures, and sees a row only when its checkpoint
-    is stored. `kept`, `every`: copy every n-th epoch's checkpoint there (0 = none).
+    is stored.
     """
 
-    def __init__(self, board: Any, kept: Path | None = None, every: int = 0) -> None:
-        self.board, self.kept, self.every = board, kept, every
+    def __init__(self, board: Any) -> None:
+        self.board = board
 
     def after_report(
         self, run_context: Any, metrics: list[Event], checkpoint: Checkpoint | None
     ) -> None:
         """Called once all workers have reported an epoch."""
         row = metrics[0]
-        if checkpoint is not None and self.kept and self.every and row["epoch"] % self.every == 0:
-            checkpoint.to_directory(str(self.kept / f"epoch_{row['epoch']:05d}"))
         # Waits, so that the last row is there when the driver looks for the last time.
         ray.wait([self.board.put.remote({"kind": "epoch", **row})], timeout=5.0)
 

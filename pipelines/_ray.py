@@ -35,7 +35,7 @@ from components.training.state import POSITION
 from components.training.worker import STOP, train_worker
 from mlflow_tracking.store import redact
 from pipelines._cluster import is_local
-from pipelines._stage import StageError
+from pipelines._stage import StageError, absolute
 from pipelines._trainer import Trainer
 
 
@@ -117,6 +117,17 @@ def run_training(
     if not keep_run:
         store.filesystem.delete_dir(store.root)
     return finished
+
+
+def run_storage(config: Config, artifacts: Path) -> str:
+    """Where runs keep their checkpoints until they are finished; all nodes must see it.
+
+    Outside of DVC's outputs, which `dvc repro` removes before it runs a stage again.
+    """
+    given = config.ray.storage
+    if "://" in given:
+        return given
+    return str(absolute(given)) if given else str(artifacts / "runs")
 
 
 def _check_room(section: RaySection) -> None:

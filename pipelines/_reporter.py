@@ -30,7 +30,7 @@ class Reporter:
 
     def __init__(self, config: Config, artifacts: Path, out: Path, clips: int) -> None:
         self.config, self.artifacts, self.out = config, artifacts, out
-        self.model = config.model.fusion
+        self.model = config.run
         self.rows: dict[int, Event] = {}
         self.first = 0
         self.tracker: Tracker
@@ -40,7 +40,7 @@ class Reporter:
 
     def __enter__(self) -> "Reporter":
         train = self.config.train
-        name = f"{self.model} {train.method} seed {self.config.seed}"
+        name = f"{self.config.variant} seed {self.config.seed}"
         self.tracker = start_run("train", self.config, name=name, artifacts=self.artifacts)
         self.tracker.__enter__()
         self.file = (self.out / "train.log").open("a")
@@ -81,7 +81,8 @@ class Reporter:
         self._write_history(result.history)
         best = result.metrics
         summary = {
-            "model": self.model,
+            "recipe": self.config.recipe,
+            "variant": self.config.variant,
             "method": self.config.train.method,
             "seed": self.config.seed,
             "epochs": len(result.history),

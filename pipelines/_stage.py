@@ -4,16 +4,20 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import components
 from components.config import Config, load_config
+from components.config.base import settings_of
+from components.config.load import read_yaml
+from components.config.recipes import meaning
+from components.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-class StageError(RuntimeError):
+class StageError(UserError):
     """Something the user can mend: the message says what, where and what to do."""
 
 
@@ -23,7 +27,8 @@ class Stage:
 
     name: str
     config: Config
-    overrides: tuple[str, ...]
+    overrides: tuple[str, ...] = ()
+    params: Path = ROOT / "params.yaml"
 
     @property
     def data(self) -> Path:
@@ -39,6 +44,14 @@ class Stage:
     def shards(self) -> str:
         """Folder or URI of the shards."""
         return self.config.shard.uri or str(self.artifacts / "shards")
+
+    def tuned(self) -> "Stage":
+        """This stage with what the search found, beneath the variant and the command line."""
+        best = self.artifacts / "tune" / "best.yaml"
+        if not best.is_file():
+            return self
+        config = load_config(self.params, self.overrides, tuned=read_yaml(best))
+        return replace(self, config=config)
 
     def require(self, path: Path, maker: str) -> Path:
         """`path`, which stage `maker` writes; StageError when it is not there."""
@@ -60,27 +73,27 @@ def run_stage(
     name: str,
     main: Callable[[Stage], None],
     argv: list[str] | None = None,
-    *,
-    expected: tuple[type[Exception], ...] = (),
 ) -> int:
     """Parse the command line, load the settings, run `main`; the exit status.
 
-    ValueError, OSError, StageError and `expected` are the user's to mend: they print one line and
-    give status 2. Anything else is a fault of the program and keeps its traceback.
+    A UserError is the user's to mend: it prints one line and gives status 2. Anything else is a
+    fault of the program and keeps its traceback.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m pipelines.{name}",
         description=(main.__doc__ or "").strip().splitlines()[0] if main.__doc__ else None,
+        epilog="settings:\n" + settings_help(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. train.epochs=2")
     parser.add_argument("--params", default=str(ROOT / "params.yaml"), help="settings file")
     args = parser.parse_intermixed_args(argv)
     setup_logging()
-    mendable: list[type[Exception]] = [ValueError, OSError, StageError, *expected]
     try:
         _check_packages()
-        main(Stage(name, load_config(args.params, args.overrides), tuple(args.overrides)))
-    except tuple(mendable) as error:
+        config = load_config(args.params, args.overrides)
+        main(Stage(name, config, tuple(args.overrides), Path(args.params).absolute()))
+    except UserError as error:
         logging.getLogger(name).debug("details", exc_info=True)
         print(f"{name}: {error}", file=sys.stderr)
         return 2
@@ -92,6 +105,12 @@ def setup_logging(level: int = logging.INFO) -> None:
     logging.basicConfig(level=level, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
     for noisy in ("ray", "botocore", "alembic", "mlflow", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def settings_help() -> str:
+    """Every setting with its default and meaning, a line each."""
+    rows = [(key, value, meaning(f)) for key, f, value in settings_of(Config())]
+    return "\n".join(f"  {key}={str(value):<12.40} {words}" for key, value, words in rows)
 
 
 def _check_packages() -> None:

@@ -10,9 +10,14 @@ from pipelines._stage import ROOT, Stage, StageError, run_stage
 
 
 def main(stage: Stage) -> None:
-    """Run the whole pipeline on what lies under data/, or on the synthetic sample."""
+    """Run the whole pipeline on the data of params.yaml, or on the synthetic sample."""
     start = time.monotonic()
     if _is_empty(stage.data):
+        if stage.config.recipe != "sample":
+            raise StageError(
+                f"{stage.data} holds no data for recipe {stage.config.recipe}; put the files or a "
+                "link to them there, or go back with `python -m pipelines.recipe sample`"
+            )
         print(f"{stage.data} holds no data: writing the synthetic sample there", flush=True)
         _run("-m", "pipelines.sample")
     _run("-m", "dvc", "repro")

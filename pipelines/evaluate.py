@@ -1,6 +1,5 @@
-"""Stage evaluate: every trained model under the suite of attacks -> artifacts/evaluation/."""
+"""Stage evaluate: trained models under the suite of attacks -> artifacts/<recipe>/evaluation/."""
 
-import json
 import logging
 import shutil
 import sys
@@ -30,8 +29,9 @@ from components.evaluation.job import (
 )
 from components.evaluation.records import SCHEMA
 from components.evaluation.suite import SUITES, Entry, suite_hash
+from components.files import write_json
 from components.sample.folder import read_marker
-from components.shards import ShardError, ShardSet
+from components.shards import ShardSet
 from mlflow_tracking.evaluation import log_evaluation
 from pipelines._cluster import cluster, parallel
 from pipelines._stage import Stage, StageError, run_stage
@@ -55,7 +55,7 @@ def main(stage: Stage) -> None:
     """Evaluate the trained models; interrupted, run it again and it goes on."""
     section = stage.config.evaluate
     check_factors(section.curve_eps)
-    names = models(stage)
+    names = runs(stage)
     clips = test_clips(stage)
     if section.export:
         check_licence(synthetic(stage, clips.ids), section.allow_licensed_export)
@@ -66,7 +66,7 @@ def main(stage: Stage) -> None:
                 c,
                 run_piece,
                 pieces,
-                workers=section.workers,
+                workers=stage.config.ray.tasks,
                 describe=f"evaluate {name}: {len(clips.ids)} clips, {section.suite}",
                 gpus=stage.config.ray.gpus_per_worker,
             )
@@ -74,10 +74,10 @@ def main(stage: Stage) -> None:
             log_evaluation(stage.config, stage.artifacts, name)
 
 
-def models(stage: Stage) -> list[str]:
-    """The model named by `model.fusion=...` on the command line, else all that are trained."""
-    if any(word.partition("=")[0].strip() == "model.fusion" for word in stage.overrides):
-        return [stage.config.model.fusion]
+def runs(stage: Stage) -> list[str]:
+    """The run of `variant=` and `seed=` on the command line, else all that are trained."""
+    if any(word.partition("=")[0].strip() in ("variant", "seed") for word in stage.overrides):
+        return [stage.config.run]
     found = sorted(p.parent.name for p in (stage.artifacts / "train").glob("*/best"))
     if not found:
         raise StageError(
@@ -144,7 +144,7 @@ def plan(stage: Stage, name: str, clips: Clips) -> list[Piece]:
     pieces = [replace(base, rows=part) for part in split_evenly(clips.rows, section.batch_size)]
     if section.checks:
         pieces.append(replace(base, kind="checks", rows=as_rows(clips.rows[:SUBSET])))
-    if section.curves:
+    if section.curve_clips:
         some = clips.rows[: section.curve_clips]
         pieces += [replace(base, kind="curves", rows=p) for p in split_evenly(some, CURVE_CLIPS)]
     return [replace(piece, key=key_of(piece, facts)) for piece in pieces]
@@ -152,15 +152,17 @@ def plan(stage: Stage, name: str, clips: Clips) -> list[Piece]:
 
 def twin_of(stage: Stage, name: str, about: dict[str, Any]) -> Path | None:
     """The checkpoint to transfer from: only for AMR, and only when the suite has such an attack."""
-    twin = stage.config.evaluate.twin
+    twin = f"{stage.config.evaluate.twin}-s{name.rpartition('-s')[2]}"
     wanted = any(entry.needs == "twin" for entry in SUITES[stage.config.evaluate.suite])
-    if not wanted or not twin or about["model"]["fusion"] != "amr" or twin == name:
+    if not wanted or not stage.config.evaluate.twin or twin == name:
+        return None
+    if about["model"]["fusion"] != "amr":
         return None
     folder = stage.artifacts / "train" / twin / "best"
     if not folder.exists():
         raise StageError(
-            f"{folder} is missing, and the suite transfers attacks from {twin!r}; run "
-            f"`python -m pipelines.train model.fusion={twin}`, or set evaluate.twin="
+            f"{folder} is missing, and the suite transfers attacks from it; run `python -m "
+            f"pipelines.train variant={stage.config.evaluate.twin}`, or set evaluate.twin="
         )
     return folder
 
@@ -199,8 +201,9 @@ def write_results(
         classes=clips.classes,
         flags=[flag for _, flags in found["checks"] for flag in flags],
         about={
-            "model": name,
-            "seed": stage.config.seed,
+            "recipe": stage.config.recipe,
+            "variant": name.rpartition("-s")[0],
+            "seed": int(name.rpartition("-s")[2]),
             "suite": stage.config.evaluate.suite,
             "checkpoint_sha256": checkpoint["weights_sha256"],
             "shards_fingerprint": clips.fingerprint,
@@ -208,7 +211,7 @@ def write_results(
         },
     )
     train = checkpoint.get("train", {})
-    curve: dict[str, Any] = {"model": name, "train_eps": train_eps(train)}
+    curve: dict[str, Any] = {"run": name, "train_eps": train_eps(train)}
     if found["curves"]:
         drawn = sum(len(piece.rows) for piece in pieces if piece.kind == "curves")
         grids = [grid for _, grid in found["curves"]]
@@ -238,21 +241,14 @@ def train_eps(train: dict[str, Any]) -> dict[str, float]:
     return {m: attack.get(f"{m}_eps", 0.0) if m in touched else 0.0 for m in ("rgb", "skeleton")}
 
 
-def write_json(path: Path, body: dict[str, Any]) -> None:
-    """Strict JSON (no NaN), whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(body, indent=1, allow_nan=False) + "\n")
-    temporary.replace(path)
-
-
 def line(summary: dict[str, Any]) -> str:
     """One line for the terminal."""
     worst = ", ".join(f"{cell} {100 * a['value']:.1f}" for cell, a in summary["worst"].items())
     return (
-        f"{summary['model']}: clean {100 * summary['clean_acc']['value']:.1f} %, worst case "
-        f"{worst} % of {summary['clips']} clips; gradient-masking checks: {summary['flagged']}"
+        f"{summary['variant']} seed {summary['seed']}: clean "
+        f"{100 * summary['clean_acc']['value']:.1f} %, worst case {worst} % of {summary['clips']} clips; gradient-masking checks: {summary['flagged']}"
     )
 
 
 if __name__ == "__main__":
-    sys.exit(run_stage("evaluate", main, expected=(ShardError,)))
+    sys.exit(run_stage("evaluate", main))

@@ -8,10 +8,10 @@ from typing import Any
 
 from components.checkpoint import load_model
 from components.datasets import describe, select_split
+from components.files import read_json, write_json
 from components.shards import ShardSet
 from mlflow_tracking import lineage, names, registry, store
 from mlflow_tracking.card import render
-from mlflow_tracking.files import write_json
 from mlflow_tracking.gate import Decision, decide
 from mlflow_tracking.outbox import newest
 from mlflow_tracking.run import Tracker, start_run
@@ -29,18 +29,18 @@ def main(stage: Stage) -> None:
     with start_run(
         "register",
         stage.config,
-        name=f"{settings.model} as {settings.name}",
+        name=f"{candidate.model} as {settings.name}",
         artifacts=stage.artifacts,
-        tags={"model": settings.model},
-        description=f"Registers {settings.model} as `{settings.name}` and asks the gate.",
+        tags={"model": candidate.model, "variant": settings.variant},
+        description=f"Registers {candidate.model} as `{settings.name}` and asks the gate.",
     ) as run:
-        run.headline(names.evaluation_metrics(summary), f"{settings.model}/")
+        run.headline(names.evaluation_metrics(summary), f"{candidate.model}/")
         try:
             result = register(stage, candidate, data, run)
         except Exception as error:
             if not store.is_absence(error):
                 raise
-            result = _postponed(stage, error)
+            result = _postponed(stage, candidate.model, error)
         run.log_text(json.dumps(result, indent=2), "registered.json")
     write_json(stage.artifacts / "registered.json", result)
     print(f"{result['decision']}: {settings.name} version {result['version']}")
@@ -50,14 +50,14 @@ def main(stage: Stage) -> None:
 
 def gather(stage: Stage) -> tuple[registry.Candidate, dict[str, Any]]:
     """The candidate with its files, and what the data set says of itself."""
-    model = stage.config.register.model
+    model = best_run(stage)
     folder = stage.require(stage.artifacts / "train" / model / "best", "train")
     evaluation = stage.require(stage.artifacts / "evaluation" / f"{model}.json", "evaluate")
     _, checkpoint = load_model(folder)  # A file that is no checkpoint is refused here.
     shards = ShardSet.open(stage.shards, cache_gb=stage.config.shard.cache_gb, verify=False)
     data = describe(stage.config.data, shards, select_split(shards, stage.config.data))
     summary = json.loads(evaluation.read_text())
-    if summary.get("checkpoint_sha256") not in (None, checkpoint["weights_sha256"]):
+    if summary.get("checkpoint_sha256") != checkpoint["weights_sha256"]:
         raise StageError(
             f"{evaluation} is the evaluation of another checkpoint than {folder}; "
             "run `python -m pipelines.evaluate` first"
@@ -78,6 +78,22 @@ def gather(stage: Stage) -> tuple[registry.Candidate, dict[str, Any]]:
         terms=terms,
     )
     return candidate, data
+
+
+def best_run(stage: Stage) -> str:
+    """The seed of `register.variant` that is best on validation clips; test clips choose nothing."""
+    variant = stage.config.register.variant
+    found = {}
+    for path in sorted((stage.artifacts / "train").glob(f"{variant}-s*/metrics.json")):
+        if path.parent.name.rpartition("-s")[0] == variant:
+            body = read_json(path)
+            found[path.parent.name] = (body["robust_acc"]["worst"], body["clean_acc"])
+    if not found:
+        raise StageError(
+            f"no trained {variant} under {stage.artifacts / 'train'}; run "
+            f"`python -m pipelines.train variant={variant}`, or set register.variant"
+        )
+    return max(found, key=lambda run: found[run])
 
 
 def register(
@@ -126,7 +142,7 @@ def register(
         run.log_text(card, "card.md")
     registry.crown(mlflow, settings.name, version, decision)
     run.set_tags({"gate": "passed" if decision.promote else "failed", "version": version})
-    return _result(stage, decision, version, present[0] if present else None, run_id)
+    return _result(stage, candidate, decision, version, present[0] if present else None, run_id)
 
 
 def _facts(stage: Stage, candidate: registry.Candidate) -> dict[str, Any]:
@@ -142,12 +158,18 @@ def _facts(stage: Stage, candidate: registry.Candidate) -> dict[str, Any]:
 
 
 def _result(
-    stage: Stage, decision: Decision, version: str, champion: str | None, run_id: str
+    stage: Stage,
+    candidate: registry.Candidate,
+    decision: Decision,
+    version: str,
+    champion: str | None,
+    run_id: str,
 ) -> dict[str, Any]:
     name = stage.config.register.name
     now = version if decision.promote else champion
     return {
-        "model": stage.config.register.model,
+        "run": candidate.model,
+        "variant": stage.config.register.variant,
         "name": name,
         "version": int(version),
         "alias": registry.CHAMPION if decision.promote else registry.CHALLENGER,
@@ -159,11 +181,12 @@ def _result(
     }
 
 
-def _postponed(stage: Stage, error: Exception) -> dict[str, Any]:
+def _postponed(stage: Stage, run: str, error: Exception) -> dict[str, Any]:
     settings = stage.config.register
     log.warning("the registry is away: %s", error)
     return {
-        "model": settings.model,
+        "run": run,
+        "variant": settings.variant,
         "name": settings.name,
         "version": None,
         "alias": None,

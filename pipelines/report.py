@@ -7,6 +7,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from components.files import write_text
 from components.reporting.page import build_page
 from components.reporting.paired import differences
 from components.reporting.read import Results, read_results
@@ -29,30 +30,34 @@ def main(stage: Stage) -> None:
 
 def write_report(stage: Stage) -> None:
     """The page and the CSV file, without MLflow."""
-    results = read_results(stage.artifacts)
+    results = results_of(stage)
     folder = stage.artifacts / "report"
-    folder.mkdir(parents=True, exist_ok=True)
     others = tuple(absolute(folder) for folder in stage.config.report.compare)
     tables = train_eps_tables(with_others(results.curves, others))
     page = build_page(
         results,
-        title=stage.config.report.title,
+        title=f"Robust RGB-skeleton action recognition: {stage.config.recipe}",
         synthetic=is_synthetic(stage.data),
         differences=differences(stage.artifacts, results),
         train_eps=tables,
         lineage=lineage(stage, results),
     )
-    write(folder / "robustness.csv", to_csv(rows_of(results)))
+    write_text(folder / "robustness.csv", to_csv(rows_of(results)))
     if tables:
-        write(folder / "train_eps.csv", train_eps_csv(tables))
-    write(folder / "index.html", page)
+        write_text(folder / "train_eps.csv", train_eps_csv(tables))
+    write_text(folder / "index.html", page)
+
+
+def results_of(stage: Stage) -> Results:
+    """The runs that this recipe compares."""
+    return read_results(stage.artifacts, stage.config.compare, stage.config.seeds)
 
 
 def show(stage: Stage) -> None:
     """Print the table of results."""
     if is_synthetic(stage.data):
         print("synthetic sample: no results on NTU-RGB+D")
-    print(terminal_table(read_results(stage.artifacts)))
+    print(terminal_table(results_of(stage)))
 
 
 def is_synthetic(data: Path) -> bool:
@@ -88,13 +93,6 @@ def commit() -> str | None:
         print(f"no git commit to record: {error}", file=sys.stderr)
         return None
     return done.stdout.strip()
-
-
-def write(path: Path, text: str) -> None:
-    """All of the file or nothing of it."""
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 if __name__ == "__main__":

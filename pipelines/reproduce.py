@@ -84,7 +84,7 @@ def _again(recorded: Recorded, artifacts: Path, data: Path, tolerance: float) ->
         settings.write_text(yaml.safe_dump(to_dict(recorded.config)))
         words = [f"paths.artifacts={folder}", f"paths.data={data}"]
         if recorded.model:
-            words.append(f"model.fusion={recorded.model}")
+            words += [f"variant={recorded.config.variant}", f"seed={recorded.config.seed}"]
         done = subprocess.run(
             [
                 sys.executable,

@@ -5,20 +5,19 @@ import shutil
 import sys
 from pathlib import Path
 
-from components.config import Config
 from components.search import plots, results
 from components.search.identity import identity
 from components.search.importances import importances
 from components.search.ledger import Ledger
 from components.search.proposals import Proposals
 from components.search.space import check_space
-from components.shards import ShardError
 from components.shards.storage import open_store
 from components.training.data import open_split
 from mlflow_tracking.files import try_lock
 from mlflow_tracking.run import Tracker, start_run
 from pipelines._cluster import cluster
-from pipelines._stage import Stage, StageError, absolute, run_stage
+from pipelines._ray import run_storage
+from pipelines._stage import Stage, StageError, run_stage
 from pipelines._trial_runs import TrialRuns
 from pipelines._tuning import rescore, run_name, run_search
 
@@ -44,7 +43,7 @@ def main(stage: Stage) -> None:
     ledger = Ledger(folder)
     if ledger.trials:
         log.info("going on with %d trials of %s", len(ledger.trials), folder)
-    storage = _storage(config, stage.artifacts)
+    storage = run_storage(config, stage.artifacts)
     ledger.begin_session()
     with start_run("tune", config, name="search", artifacts=stage.artifacts) as run:
         with cluster(config.ray):
@@ -96,14 +95,6 @@ def finish(stage: Stage, out: Path, ledger: Ledger, ended: str, run: Tracker) ->
     )
 
 
-def _storage(config: Config, artifacts: Path) -> str:
-    """Where trials keep their checkpoints while they run: a folder or URI that all nodes see."""
-    given = config.ray.storage
-    if "://" in given:
-        return given
-    return str(absolute(given)) if given else str(artifacts / "runs")
-
-
 def _sweep(ledger: Ledger, storage: str) -> None:
     """Remove the checkpoints of trials that will not go on; the finished ones' best are copied."""
     base, mark, query = storage.partition("?")
@@ -114,4 +105,4 @@ def _sweep(ledger: Ledger, storage: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_stage("tune", main, expected=(ShardError,)))
+    sys.exit(run_stage("tune", main))

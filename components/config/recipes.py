@@ -115,15 +115,18 @@ def check_fusion(params: Path, tree: Mapping[str, Any], words: Mapping[str, Any]
     )
 
 
-def to_yaml(values: Mapping[str, Any]) -> str:
-    """A composed recipe as the text of `params.yaml`, with the meaning of every setting."""
+def to_yaml(values: Mapping[str, Any], changed: Mapping[str, Any] | None = None) -> str:
+    """A composed recipe as the text of `params.yaml`, with the meaning of every setting.
+
+    changed: the values to write where they are no longer the recipe's own
+    """
     head = (
         f"# Composed from recipes/{values['recipe']}.yaml by `python -m pipelines.recipe "
         f"{values['recipe']}`.\n# Every value in use; edit it, or set one for one run: "
         "python -m pipelines.train train.epochs=2\n"
     )
     lines = [head + f"{COMPOSED}: {state(values)}  # the recipe, as it was then"]
-    _lines(Config(), values, "", lines)
+    _lines(Config(), changed or values, "", lines)
     return "\n".join(lines) + "\n"
 
 

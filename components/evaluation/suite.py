@@ -54,6 +54,15 @@ QUICK: tuple[Entry, ...] = (
     Entry("attention_touched", "attention_touched", {"steps": 10}, needs="weights"),
     Entry("square", "square", {"queries": 20}),
 )
+# What a whole test set of some hundred clips can be given on CPUs: PGD, then APGD on the targets in
+# reach and on the modality weights. Square and the long runs are left to `standard`.
+FULL: tuple[Entry, ...] = (
+    FGSM,
+    PGD20,
+    Entry("apgd_ce", "apgd_ce", {"steps": 20}),
+    Entry("apgd_t", "apgd_t", {"steps": 20, "n_targets": 3}),
+    Entry("attention_touched", "attention_touched", {"steps": 20}, needs="weights"),
+)
 STANDARD: tuple[Entry, ...] = (
     FGSM,
     PGD20,
@@ -63,7 +72,12 @@ STANDARD: tuple[Entry, ...] = (
     Entry("transfer", "transfer", {"steps": 20}, needs="twin"),
     Entry("square", "square", {"queries": 1000}),
 )
-SUITES: dict[str, tuple[Entry, ...]] = {"thin": THIN, "quick": QUICK, "standard": STANDARD}
+SUITES: dict[str, tuple[Entry, ...]] = {
+    "thin": THIN,
+    "quick": QUICK,
+    "full": FULL,
+    "standard": STANDARD,
+}
 
 
 def entries_of(suite: str | Sequence[Entry], has: frozenset[str] = frozenset()) -> list[Entry]:

@@ -6,8 +6,9 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from components.attacks import CELLS
 from components.reporting import plots
-from components.reporting.read import CELLS, Results
+from components.reporting.read import Results
 from components.reporting.seeds import COLUMNS, lines_of_seeds
 from components.reporting.table import attacks_of, interval, percent
 

@@ -3,29 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.ipc
-
+from components.attacks import CELLS
 from components.evaluation.metrics import paired_difference
-from components.reporting.read import CELLS, Results
-
-
-def verdicts(path: Path, cell: str) -> dict[str, bool]:
-    """Per clip whether it is right on clean input and on all adversarial inputs of `cell`.
-
-    What one modality alone broke counts under "both" too, as in the evaluation: it lies within
-    the joint budget. `cell` may be "clean".
-    """
-    with pa.memory_map(str(path)) as source:
-        table = pa.ipc.open_file(source).read_all()
-    cells = {"clean", cell} | ({"rgb", "skeleton"} if cell == "both" else set())
-    inside = np.isin(table["cell"].to_numpy(zero_copy_only=False), sorted(cells))
-    clips = table["clip_id"].to_numpy(zero_copy_only=False)[inside]
-    correct = table["correct"].to_numpy(zero_copy_only=False)[inside]
-    found = dict.fromkeys(clips.tolist(), True)
-    found.update(dict.fromkeys(clips[~correct].tolist(), False))
-    return found
+from components.reporting.read import Results
+from components.reporting.verdicts import verdicts
 
 
 def differences(artifacts: Path, results: Results) -> list[dict[str, Any]]:
@@ -35,7 +16,7 @@ def differences(artifacts: Path, results: Results) -> list[dict[str, Any]]:
     other clips, gets a note instead.
     """
     folder = artifacts / "evaluation"
-    main = folder / f"{results.main}.arrow"
+    main = folder / f"{results.run_of(results.main)}.arrow"
     others = [m for m in results.models if m != results.main]
     if not main.is_file():
         if others:
@@ -43,7 +24,7 @@ def differences(artifacts: Path, results: Results) -> list[dict[str, Any]]:
         return []
     rows = []
     for other in others:
-        path = folder / f"{other}.arrow"
+        path = folder / f"{results.run_of(other)}.arrow"
         if not path.is_file():
             results.notes.append(f"evaluation/{path.name} is not there: no difference to {other}")
             continue

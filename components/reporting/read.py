@@ -1,38 +1,41 @@
-"""Reads what the stages left under `artifacts/`; what is not there becomes a note on the page."""
+"""Reads what the stages left under `artifacts/`; what is missing becomes a note on the page."""
 
 import csv
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-CELLS = ("rgb", "skeleton", "both")
+from components.errors import UserError
+from components.evaluation.comparable import differences_in_terms
+from components.reporting.seeds import summarise_seeds
 
 
-class ReportError(ValueError):
+class ReportError(UserError):
     """There is nothing to report, or a file is not what its stage writes."""
 
 
 @dataclass
 class Results:
-    """All figures of one pipeline run.
+    """All figures of one recipe. A run is one variant with one seed (`amr-s0`).
 
-    models:   `evaluation/<model>.json` by model, the main model first
-    main:     the model the headline is about
-    curves:   `evaluation/<model>_curves.json` by model
-    history:  rows of `train/<model>/history.csv` by model
-    training: `train/<model>/metrics.json` by model
+    models:   the evaluation of each variant's first seed, by variant, the main one first
+    main:     the variant that the headline is about
+    runs:     every comparable evaluation, by run
+    curves, history, training: of the same run as in `models`, by variant
     trials:   rows of `tune/trials.csv`; best: `tune/best.yaml`; search: `tune/tune.json`
-    seeds:    `seeds/seeds.json`, where several seeds were run
+    seeds:    means, spread and paired differences over seeds, where there are several
     pictures: the search's plots, PNG bytes by name
     index, registered: the JSON files of these stages
-    notes:    what is missing and which command makes it
+    notes:    what is missing or left out, and what to do about it
     """
 
     models: dict[str, dict[str, Any]]
     main: str
+    runs: dict[str, dict[str, Any]] = field(default_factory=dict)
     curves: dict[str, dict[str, Any]] = field(default_factory=dict)
     history: dict[str, list[dict[str, str]]] = field(default_factory=dict)
     training: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -45,43 +48,85 @@ class Results:
     registered: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
+    def run_of(self, variant: str) -> str:
+        """The run that stands for a variant in the table of attacks."""
+        return f"{variant}-s{self.models[variant]['seed']}"
 
-def read_results(artifacts: Path) -> Results:
-    """Everything the report shows. Raises ReportError without one readable evaluation."""
+
+def read_results(
+    artifacts: Path, variants: Sequence[str] = (), seeds: Sequence[int] = ()
+) -> Results:
+    """Everything the report shows.
+
+    variants, seeds: what belongs into the table (`compare` and `seeds`); other runs in the folder
+        are left out. Empty: all that are there.
+    Raises ReportError without one readable evaluation.
+    """
     folder = artifacts / "evaluation"
     files = [p for p in sorted(folder.glob("*.json")) if not p.stem.endswith("_curves")]
-    if not files:
-        raise ReportError(
-            f"{folder} holds no evaluation; run `python -m pipelines.evaluate` (or `dvc repro`)"
-        )
-    models = {
-        path.stem: _with(path, "evaluate", "clips", "clean_acc", "robust_acc", "worst")
-        for path in files
+    found = {p.stem: _evaluation(p) for p in files}
+    chosen = {
+        run: body
+        for run, body in found.items()
+        if (not variants or body["variant"] in variants) and (not seeds or body["seed"] in seeds)
     }
+    if not chosen:
+        raise ReportError(
+            f"{folder} holds no evaluation"
+            + (f" of {', '.join(variants)}" if found else "")
+            + "; run `python -m pipelines.evaluate` (or `dvc repro`)"
+        )
     notes: list[str] = []
     registered = _optional_json(artifacts / "registered.json", "register", notes)
-    main = str(registered.get("model", "amr"))
-    main = main if main in models else "amr" if "amr" in models else next(iter(models))
-    models = {main: models[main], **models}
-    results = Results(models, main, registered=registered, notes=notes)
+    order = list(variants) or sorted({str(body["variant"]) for body in chosen.values()})
+    main = str(registered.get("variant", "amr"))
+    order.sort(key=lambda variant: variant != main)
+    ranked = sorted(chosen, key=lambda r: (order.index(chosen[r]["variant"]), chosen[r]["seed"]))
+    runs = _comparable({run: chosen[run] for run in ranked}, notes)
+    models: dict[str, dict[str, Any]] = {}
+    for body in runs.values():
+        models.setdefault(body["variant"], body)
+    results = Results(models, next(iter(models)), runs, registered=registered, notes=notes)
     results.index = _optional_json(artifacts / "index.json", "index", notes)
-    for model in models:
-        train = artifacts / "train" / model
-        stage = f"train model.fusion={model}"
-        results.curves[model] = _optional_json(folder / f"{model}_curves.json", "evaluate", notes)
-        results.history[model] = _optional_csv(train / "history.csv", stage, notes)
-        results.training[model] = _optional_json(train / "metrics.json", stage, notes)
+    for variant, body in models.items():
+        run = results.run_of(variant)
+        train = artifacts / "train" / run
+        stage = f"train variant={variant} seed={body['seed']}"
+        results.curves[variant] = _optional_json(folder / f"{run}_curves.json", "evaluate", notes)
+        results.history[variant] = _optional_csv(train / "history.csv", stage, notes)
+        results.training[variant] = _optional_json(train / "metrics.json", stage, notes)
     results.trials = _optional_csv(artifacts / "tune" / "trials.csv", "tune", notes)
     tune = artifacts / "tune"
     if (tune / "best.yaml").is_file():
         results.best = yaml.safe_load((tune / "best.yaml").read_text()) or {}
     if (tune / "tune.json").is_file():
         results.search = _json(tune / "tune.json", "tune")
-    if (artifacts / "seeds" / "seeds.json").is_file():
-        keys = ("seeds", "clips", "models", "differences", "suite")
-        results.seeds = _with(artifacts / "seeds" / "seeds.json", "seeds", *keys)
+    results.seeds = summarise_seeds(folder, runs, notes)
     results.pictures = {path.stem: path.read_bytes() for path in sorted(tune.glob("*.png"))}
     return results
+
+
+def _evaluation(path: Path) -> dict[str, Any]:
+    body = _with(path, "evaluate", "clips", "clean_acc", "robust_acc", "worst")
+    # A summary of a model of the user's own, made in a notebook, may name neither.
+    return {"variant": path.stem.rpartition("-s")[0] or path.stem, "seed": 0, **body}
+
+
+def _comparable(runs: dict[str, dict[str, Any]], notes: list[str]) -> dict[str, dict[str, Any]]:
+    """The runs that may stand beside the first one; the others become notes."""
+    first = next(iter(runs))
+    kept = {}
+    for run, body in runs.items():
+        terms = differences_in_terms(runs[first], body)
+        if not terms:
+            kept[run] = body
+            continue
+        notes.append(
+            f"{run} was evaluated with another {' and '.join(terms)} than {first} and is left out; "
+            f"`python -m pipelines.evaluate variant={body['variant']} seed={body['seed']}` "
+            "evaluates it with the present settings"
+        )
+    return kept
 
 
 def read_curves(artifacts: Path) -> dict[str, dict[str, Any]]:

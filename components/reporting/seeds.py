@@ -1,71 +1,63 @@
 """What several seeds together say: mean, spread and paired differences, from per-clip records."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from components.attacks import CELLS
 from components.evaluation.seeds import over_seeds
-from components.reporting.paired import verdicts
-from components.reporting.read import CELLS, ReportError
+from components.reporting.verdicts import verdicts
 
 COLUMNS = ("clean", *CELLS)
 
 
-def summarise_seeds(folders: Mapping[int, Path], models: Sequence[str]) -> dict[str, Any]:
-    """One body for `seeds.json`: `models[model][cell]` and `differences`, over all seeds.
+def summarise_seeds(
+    folder: Path, runs: Mapping[str, Mapping[str, Any]], notes: list[str]
+) -> dict[str, Any]:
+    """Means over seeds by variant and cell, and paired differences to the first variant.
 
-    folders: an artifacts folder for each seed, all with `evaluation/<model>.arrow`. The first model
-    is held against each other one. ReportError when the seeds were tested on different clips.
+    folder: holds `<run>.arrow`; runs: evaluation summaries by run, the main variant first. Only
+    seeds that every variant has are used. {} when there are fewer than two.
     """
+    seeds_of: dict[str, set[int]] = {}
+    for body in runs.values():
+        seeds_of.setdefault(body["variant"], set()).add(body["seed"])
+    seeds = sorted(set.intersection(*seeds_of.values()))
+    if len(seeds) < 2:
+        return {}
+    variants = list(seeds_of)
     tables: dict[tuple[str, str], np.ndarray] = {}
-    clips: list[str] | None = None
-    for model in models:
+    clips: list[str] = []
+    for variant in variants:
         for cell in COLUMNS:
             rows = []
-            for folder in folders.values():
-                found = verdicts(folder / "evaluation" / f"{model}.arrow", cell)
-                clips = clips or sorted(found)
-                if sorted(found) != clips:
-                    raise ReportError(
-                        f"{folder} has {len(found)} clips tested, others have {len(clips)} (or "
-                        "others); run all seeds with the same data and evaluate settings"
-                    )
-                rows.append([found[clip] for clip in clips])
-            tables[model, cell] = np.array(rows, dtype=float)
-    first, *others = models
+            for seed in seeds:
+                path = folder / f"{variant}-s{seed}.arrow"
+                if not path.is_file():
+                    notes.append(f"evaluation/{path.name} is not there: no figures over seeds")
+                    return {}
+                robust = verdicts(path, cell)
+                clips = clips or sorted(robust)
+                if sorted(robust) != clips:
+                    notes.append(f"{path.stem} was tested on other clips: no figures over seeds")
+                    return {}
+                rows.append([robust[clip] for clip in clips])
+            tables[variant, cell] = np.array(rows, dtype=float)
+    first, *others = variants
     return {
-        "seeds": list(folders),
-        "clips": len(clips or ()),
-        "models": {m: {cell: over_seeds(tables[m, cell]) for cell in COLUMNS} for m in models},
+        "seeds": seeds,
+        "clips": len(clips),
+        "models": {v: {c: over_seeds(tables[v, c]) for c in COLUMNS} for v in variants},
         "differences": [
             {"model": first, "other": other, "cell": cell}
             | over_seeds(tables[first, cell] - tables[other, cell])
             for other in others
             for cell in COLUMNS
         ],
+        "suite": str(next(iter(runs.values())).get("suite", "")),
     }
-
-
-def rows_of_seeds(body: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The same as flat rows, for a spreadsheet."""
-    rows = [
-        {"model": model, "minus": "", "cell": cell, **found}
-        for model, cells in body["models"].items()
-        for cell, found in cells.items()
-    ]
-    rows += [
-        {
-            "model": found["model"],
-            "minus": found["other"],
-            **{k: v for k, v in found.items() if k not in ("model", "other")},
-        }
-        for found in body["differences"]
-    ]
-    for row in rows:
-        row["per_seed"] = " ".join(f"{value:.4f}" for value in row["per_seed"])
-    return rows
 
 
 def lines_of_seeds(body: Mapping[str, Any]) -> list[tuple[str, dict[str, str]]]:
@@ -93,22 +85,6 @@ def seeds_table(body: Mapping[str, Any]) -> str:
     lines += [
         f"{name:<{width}}" + "".join(f"{told[c]:>26}" for c in COLUMNS) for name, told in rows
     ]
-    return "\n".join(lines)
-
-
-def seeds_markdown(body: Mapping[str, Any]) -> str:
-    """The same as a Markdown table, without intervals: the description of the run above all."""
-    lines = [
-        f"{len(body['seeds'])} seeds, {body['clips']} test clips: mean ± standard deviation, in %. "
-        "Intervals are in `seeds.csv`.",
-        "",
-        "| | " + " | ".join(COLUMNS) + " |",
-        "|---|" + "--:|" * len(COLUMNS),
-    ]
-    for name, told in lines_of_seeds(body):
-        lines.append(
-            f"| {name} | " + " | ".join(told[c].partition(" (")[0] for c in COLUMNS) + " |"
-        )
     return "\n".join(lines)
 
 

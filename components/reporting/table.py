@@ -4,7 +4,9 @@ import csv
 import io
 from typing import Any, NamedTuple
 
-from components.reporting.read import CELLS, Results
+from components.attacks import CELLS
+from components.reporting.read import Results
+from components.reporting.seeds import seeds_table
 
 
 class Row(NamedTuple):
@@ -88,6 +90,8 @@ def terminal_table(results: Results) -> str:
             lines.append(line(attack, cell, found))
     for cell in CELLS:
         lines.append(line("worst case", cell, [s["worst"].get(cell) for s in summaries]))
+    if results.seeds:
+        lines += ["", seeds_table(results.seeds)]
     clips = sorted({s["clips"] for s in summaries})
     lines.append(f"test clips: {', '.join(map(str, clips))}")
     return "\n".join(lines)

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from components.attacks import CELLS
 from components.evaluation.metrics import accuracy_of
-from components.reporting.read import CELLS, ReportError, read_curves
+from components.reporting.read import ReportError, read_curves
 
 MODALITIES = ("rgb", "skeleton")
 Curves = Mapping[str, Mapping[str, Any]]
@@ -21,7 +22,7 @@ def with_others(own: Curves, others: tuple[Path, ...]) -> dict[str, Mapping[str,
         if not curves:
             raise ReportError(
                 f"report.compare: {folder / 'evaluation'} holds no curves; run "
-                f"`python -m pipelines.evaluate paths.artifacts={folder}` with evaluate.curves=true"
+                f"`python -m pipelines.evaluate paths.artifacts={folder} evaluate.curve_clips=32`"
             )
         found |= {f"{folder.name}/{name}": curve for name, curve in curves.items()}
     # A model of the user's own may come without curves, or without a word on its training.

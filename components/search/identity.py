@@ -1,9 +1,7 @@
 """What makes two searches the same search, so that the second goes on where the first stopped."""
 
-import hashlib
-from pathlib import Path
-
 from components.config import Config, to_dict
+from components.fingerprint import code_fingerprint
 from components.search.ledger import digest
 from components.search.space import trial_config
 
@@ -12,23 +10,11 @@ LENGTH = (
     "enabled", "trials", "max_hours", "max_device_hours", "concurrent", "max_failures",
     "finalists", "finalist_suite", "finalist_clips",
 )  # fmt: skip
-UNUSED = ("models", "use_tuned", "keep_every")
-CODE = ("attacks", "datasets", "evaluation", "models", "training")
 
 
 def identity(config: Config, data: str) -> str:
     """A short hash of settings, clips (`data`, the shards' fingerprint) and the code of a trial."""
     dumped = to_dict(trial_config(config, {}))
     told = {key: dumped[key] for key in ("seed", "data", "model", "threat", "train")}
-    told["train"] = {k: v for k, v in told["train"].items() if k not in UNUSED}
     told["tune"] = {k: v for k, v in dumped["tune"].items() if k not in LENGTH}
-    return digest([told, data, _code()], 12)
-
-
-def _code() -> str:
-    root = Path(__file__).resolve().parent.parent
-    found = hashlib.sha256()
-    for package in CODE:
-        for file in sorted((root / package).rglob("*.py")):
-            found.update(file.read_bytes())
-    return found.hexdigest()
+    return digest([told, data, code_fingerprint()], 12)
