@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import components
-from components.config import Config, load_config
+from components.config import Config, load_config, to_dict
 from components.config.base import settings_of
-from components.config.load import read_yaml
+from components.config.load import nearest, read_yaml
 from components.config.recipes import meaning
 from components.errors import UserError
 
@@ -92,6 +92,7 @@ def run_stage(
     try:
         _check_packages()
         config = load_config(args.params, args.overrides)
+        check_names(config)
         main(Stage(name, config, tuple(args.overrides), Path(args.params).absolute()))
     except UserError as error:
         logging.getLogger(name).debug("details", exc_info=True)
@@ -105,6 +106,28 @@ def setup_logging(level: int = logging.INFO) -> None:
     logging.basicConfig(level=level, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
     for noisy in ("ray", "botocore", "alembic", "mlflow", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def check_names(config: Config) -> None:
+    """UserError for the name of a fusion, backbone, method or suite that does not exist.
+
+    Names that are the defaults need no look: finding out imports torch, which takes seconds.
+    """
+    default = Config()
+    method = config.train.method
+    if (config.model, method) != (default.model, default.train.method):
+        from components.models.build import check_names as check_model
+        from components.training.methods import METHODS
+
+        check_model(to_dict(config.model))
+        if method not in METHODS:
+            raise UserError(f"no training method {method!r}{nearest(method, METHODS)}")
+    for suite in (config.evaluate.suite, config.tune.finalist_suite):
+        if suite not in (default.evaluate.suite, default.tune.finalist_suite):
+            from components.evaluation.suite import SUITES
+
+            if suite not in SUITES:
+                raise UserError(f"no suite {suite!r}{nearest(suite, SUITES)}")
 
 
 def settings_help() -> str:

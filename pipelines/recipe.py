@@ -22,9 +22,8 @@ def main(argv: list[str] | None = None) -> int:
     folder = recipes_folder(params)
     if args.name is None:
         for name in recipe_names(folder):
-            print(
-                f"{name:<10} {(folder / f'{name}.yaml').read_text().splitlines()[0].lstrip('# ')}"
-            )
+            first, *_ = (folder / f"{name}.yaml").read_text().splitlines()
+            print(f"{name:<10} {first.lstrip('# ')}")
         return 0
     try:
         values = compose(folder, args.name)

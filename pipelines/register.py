@@ -81,7 +81,7 @@ def gather(stage: Stage) -> tuple[registry.Candidate, dict[str, Any]]:
 
 
 def best_run(stage: Stage) -> str:
-    """The seed of `register.variant` that is best on validation clips; test clips choose nothing."""
+    """The run of `register.variant` with the best seed on validation clips, not on test clips."""
     variant = stage.config.register.variant
     found = {}
     for path in sorted((stage.artifacts / "train").glob(f"{variant}-s*/metrics.json")):

@@ -115,7 +115,7 @@ def nearest(name: str, names: Iterable[str]) -> str:
     """`; did you mean ...?` for a name that is not among `names`, and the list of them."""
     names = list(names)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-    return (f"; did you mean {near[0]!r}?" if near else "") + f" There are: {', '.join(names)}"
+    return (f"; did you mean {near[0]!r}?" if near else ".") + f" There are: {', '.join(names)}"
 
 
 def flatten(config: Config) -> dict[str, Any]:
