@@ -244,9 +244,10 @@ def train_eps(train: dict[str, Any]) -> dict[str, float]:
 def line(summary: dict[str, Any]) -> str:
     """One line for the terminal."""
     worst = ", ".join(f"{cell} {100 * a['value']:.1f}" for cell, a in summary["worst"].items())
+    clean = 100 * summary["clean_acc"]["value"]
     return (
-        f"{summary['variant']} seed {summary['seed']}: clean "
-        f"{100 * summary['clean_acc']['value']:.1f} %, worst case {worst} % of {summary['clips']} clips; gradient-masking checks: {summary['flagged']}"
+        f"{summary['variant']} seed {summary['seed']}: clean {clean:.1f} %, worst case {worst} % "
+        f"of {summary['clips']} clips; gradient-masking checks: {summary['flagged']}"
     )
 
 
