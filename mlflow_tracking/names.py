@@ -5,8 +5,7 @@
 <split>/robust_acc/<attack>/<cell>
 <split>/weight/<place>/<modality>[/<attack>/<cell>]
 <split>/loss, time/..., system/...
-<model>/<the above>[/std|low|high]          on a run above others; over seeds with spread
-<model>-<other>/<the above>[/std|low|high]  paired difference of two models over seeds
+<run>/<the above>                           on a run above others
 """
 
 import getpass
@@ -93,20 +92,4 @@ def weight_metrics(summary: Mapping[str, Any], split: str = "test") -> dict[str,
             for place, groups in places.items():
                 mean = sum(groups) / len(groups)
                 metrics[f"{split}/weight/{place}/rgb/{attack}/{cell}"] = mean
-    return metrics
-
-
-def seeds_metrics(body: Mapping[str, Any], split: str = "test") -> dict[str, float]:
-    """The metrics of several seeds (`artifacts/seeds/seeds.json`): mean, spread, interval."""
-    cells = [(model, model_cells) for model, model_cells in body["models"].items()]
-    for found in body["differences"]:
-        cells.append((f"{found['model']}-{found['other']}", {found["cell"]: found}))
-    metrics = {}
-    for front, columns in cells:
-        for cell, found in columns.items():
-            figure = f"{split}/clean_acc" if cell == "clean" else robust(split, cell)
-            metrics[f"{front}/{figure}"] = found["value"]
-            for part in ("std", "low", "high"):
-                if found[part] is not None:
-                    metrics[f"{front}/{figure}/{part}"] = found[part]
     return metrics

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from components.checkpoint import CONFIG, WEIGHTS
+from components.errors import UserError
 from mlflow_tracking import lineage, names, store
 from mlflow_tracking.gate import Decision, Evaluated
 from mlflow_tracking.serving import SETTINGS
@@ -136,7 +137,7 @@ def fetch(tracking_uri: str, model_uri: str, place: Path) -> tuple[Path, Path]:
             uri = f"{model_uri}/artifacts/{part}"
             found.append(Path(download_artifacts(artifact_uri=uri, dst_path=str(place))))
         except (MlflowException, OSError) as error:
-            raise ValueError(
+            raise UserError(
                 f"{model_uri}: no model of this project ({error}); `python -m pipelines.register` "
                 "makes one, or name a checkpoint folder with --model"
             ) from error
@@ -203,7 +204,7 @@ def check_pickle_free(mlflow: "MlflowClient", model_id: str) -> None:
             elif Path(entry.path).suffix in PICKLES:
                 bad.append(entry.path)
     if bad:
-        raise ValueError(f"model {model_id} holds {bad[0]}, which loads by unpickling; refused")
+        raise UserError(f"model {model_id} holds {bad[0]}, which loads by unpickling; refused")
 
 
 PACKAGES = ("components", "mlflow_tracking")

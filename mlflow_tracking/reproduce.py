@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from components.config import Config, flatten, from_dict
+from components.errors import UserError
 from mlflow_tracking.outbox import Outbox
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def read_run(mlflow: "MlflowClient", run_id: str) -> Recorded:
             facts = json.loads((folder / "lineage.json").read_text())
             config = from_dict(yaml.safe_load((folder / "params.yaml").read_text()))
     except (MlflowException, OSError) as error:
-        raise ValueError(f"run {run_id} is not to be had or holds no lineage: {error}") from error
+        raise UserError(f"run {run_id} is not to be had or holds no lineage: {error}") from error
     metrics = {
         (key, point.step): point.value
         for key in run.data.metrics

@@ -27,6 +27,7 @@ from typing import IO, Any
 import yaml
 
 from components.config import Config, flatten, to_dict
+from components.errors import UserError
 from mlflow_tracking import lineage, names, pipeline, store
 from mlflow_tracking.files import locked, read_json, try_lock, write_json
 from mlflow_tracking.outbox import FOLDER, Outbox
@@ -276,7 +277,7 @@ def attach(artifacts: Path, key: str) -> Tracker:
     """The run `key` for a worker: it appends to the journal; the process that began it sends."""
     folder = artifacts / FOLDER / key
     if not (folder / "run.json").is_file():
-        raise ValueError(f"{folder} holds no run; was it started with other artifacts?")
+        raise UserError(f"{folder} holds no run; was it started with other artifacts?")
     return Tracker(Outbox(folder))
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from components.errors import UserError
 from mlflow_tracking import store
 from mlflow_tracking.files import locked
 from mlflow_tracking.outbox import Outbox
@@ -63,7 +64,7 @@ def ensure_run(box: Outbox, mlflow: "MlflowClient", uri: str) -> str:
     here = store.redact(uri)
     if state["run_id"]:
         if state.get("uri") != here:
-            raise ValueError(
+            raise UserError(
                 f"run {box.key} was started at {state.get('uri')}, but the tracking URI is now "
                 f"{here}; set MLFLOW_TRACKING_URI to the former to send the rest"
             )

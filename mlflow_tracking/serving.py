@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from components.batch import JOINTS, PERSONS, Batch, ModelOutput, logits_of
 from components.checkpoint import load_model
 from components.datasets import ClipDataset
+from components.errors import UserError
 from components.ntu.ids import ClipId
 from components.ntu.skeleton import Rejected
 from components.shards import Clip, ShardSet
@@ -35,7 +36,7 @@ CLIP_SECONDS = 60.0  # a request must not hold a worker of the server for longer
 NOBODY = ClipId(1, 1, 1, 1, 1)  # a served clip has no name; only training draws by it
 
 
-class BadInput(ValueError):
+class BadInput(UserError):
     """A request that cannot be answered; the message says why and what is expected."""
 
 

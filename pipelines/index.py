@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from components.config.data import DataSection
+from components.errors import UserError
 from components.ntu.protocol import PROTOCOLS, Parts, assign
 from components.ntu.roster import all_clips, missing_clips
 from components.shards.manifest import manifest_table, write_manifest
@@ -128,7 +129,7 @@ def split_counts(table: pa.Table, data: DataSection) -> dict[str, Any]:
         return {"train": 0, "val": 0, "test": 0, "outside_protocol": 0, "classes": 0}
     try:
         chosen = assign(Parts(**columns), data)
-    except ValueError as error:
+    except UserError as error:
         return {"error": str(error)}
     return {
         "train": int(chosen.train.sum()),

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from components.config import Config, load_config
+from components.errors import UserError
 from components.shards import ShardSet
 from mlflow_tracking import store
 from mlflow_tracking.picture import draw
@@ -41,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
         (answer,) = predictor.predict(prepared.batch)
         if args.picture:
             draw(prepared.clip, answer, args.picture)
-    except (ValueError, OSError, StageError) as error:
+    except UserError as error:
         print(f"predict: {error}", file=sys.stderr)
         return 2
     if args.json:

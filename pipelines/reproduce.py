@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from components.config import load_config, to_dict
+from components.errors import UserError
 from mlflow_tracking import lineage, store
 from mlflow_tracking.outbox import FOLDER, newest
 from mlflow_tracking.reproduce import Difference, Recorded, compare, differences, read_run
@@ -54,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.only_compare:
             return 0
         return _again(recorded, artifacts, absolute(config.paths.data), args.tolerance)
-    except (ValueError, OSError, StageError) as error:
+    except UserError as error:
         print(f"reproduce: {error}", file=sys.stderr)
         return 2
 

@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from components.errors import UserError
+
 
 class SingleStream(nn.Module):
     """`model(rgb)` or `model(skeleton)` with the signature of a two-stream model.
@@ -15,7 +17,7 @@ class SingleStream(nn.Module):
     def __init__(self, model: Callable[[Tensor], Tensor], modality: str) -> None:
         super().__init__()
         if modality not in ("rgb", "skeleton"):
-            raise ValueError(f"modality must be 'rgb' or 'skeleton', got {modality!r}")
+            raise UserError(f"modality must be 'rgb' or 'skeleton', got {modality!r}")
         self.model = model
         self.modality = modality
 

@@ -17,6 +17,7 @@ from components.attacks.losses import Loss, cross_entropy, margin_of
 from components.attacks.pgd import start_seeds
 from components.attacks.threat import MODALITIES, ThreatModel
 from components.batch import Batch, ModelOutput
+from components.errors import UserError
 
 
 def attention(
@@ -40,7 +41,7 @@ def attention(
     trusted = {"touched": touched[0], "other": MODALITIES[1 - MODALITIES.index(touched[0])]}
     name = trusted.get(trust, trust)
     if name not in MODALITIES:
-        raise ValueError(f"trust must be touched, other, rgb or skeleton; got {trust!r}")
+        raise UserError(f"trust must be touched, other, rgb or skeleton; got {trust!r}")
     loss = partial(_attention, column=MODALITIES.index(name), weight=weight)
     return apgd(model, batch, threat, seed=seed, steps=steps, loss=loss, name=f"attention/{trust}")
 
@@ -117,7 +118,7 @@ def applicable(model: Model, batch: Batch) -> tuple[str, ...]:
 
 def _touched(threat: ThreatModel) -> list[str]:
     if not threat.budgets:
-        raise ValueError(
+        raise UserError(
             "this attack needs a modality that it may touch, and the threat model allows none; "
             "give a budget for rgb or skeleton"
         )
@@ -156,7 +157,7 @@ def _fused_margin(output: ModelOutput | Tensor, label: Tensor) -> Tensor:
 def _part(output: ModelOutput | Tensor, name: str) -> list[Tensor]:
     found = {} if isinstance(output, Tensor) else getattr(output, name)
     if not found:
-        raise ValueError(
+        raise UserError(
             f"this adaptive attack needs a model that reports ModelOutput.{name}, and this one "
             "does not; ask components.attacks.applicable(model, batch) which ones apply"
         )

@@ -13,6 +13,7 @@ from components.attacks.pgd import start_seeds
 from components.attacks.region import Region
 from components.attacks.threat import ThreatModel
 from components.batch import Batch
+from components.errors import UserError
 
 Inputs = dict[str, Tensor]
 _LOOK = 5  # steps between two looks at which clips still stand; fixed, so costs stay per clip
@@ -63,7 +64,7 @@ def search(
 ) -> Best:
     """APGD on a frozen model; with `target` [B] it climbs the targeted DLR loss instead."""
     if steps < 1 or n_restarts < 1:
-        raise ValueError(f"needs steps >= 1 and n_restarts >= 1; got {steps} and {n_restarts}")
+        raise UserError(f"needs steps >= 1 and n_restarts >= 1; got {steps} and {n_restarts}")
     size = region.batch.size
     best = Best(region.clean, region.batch.label)
     open_ = torch.arange(size, device=region.batch.label.device)

@@ -11,6 +11,7 @@ from components.attacks.apgd import apgd
 from components.attacks.gradient import Model, frozen
 from components.attacks.threat import ThreatModel
 from components.batch import Batch, ModelOutput, logits_of
+from components.errors import UserError
 
 
 class Averaged(nn.Module):
@@ -19,7 +20,7 @@ class Averaged(nn.Module):
     def __init__(self, model: Model, samples: int) -> None:
         super().__init__()
         if samples < 1:
-            raise ValueError(f"samples must be at least 1, got {samples}")
+            raise UserError(f"samples must be at least 1, got {samples}")
         self.model = model
         self.samples = samples
 

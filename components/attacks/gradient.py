@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from components.attacks.counter import count
 from components.attacks.losses import Loss
 from components.batch import Batch, ModelOutput, logits_of
+from components.errors import UserError
 
 Model = Callable[[Tensor, Tensor, Tensor], ModelOutput | Tensor]
 Penalty = Callable[[Mapping[str, Tensor]], Tensor]
@@ -32,7 +33,7 @@ def frozen(model: Any) -> Iterator[Any]:
     by `train()`, which some modules override with side effects.
     """
     if torch.is_inference_mode_enabled():
-        raise ValueError("attacks need gradients: got torch.inference_mode(), use torch.no_grad()")
+        raise UserError("attacks need gradients: got torch.inference_mode(), use torch.no_grad()")
     model = unwrap(model)
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
     modes = [module.training for module in modules]

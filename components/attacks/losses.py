@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from components.batch import ModelOutput, logits_of
+from components.errors import UserError
 
 Loss = Callable[[ModelOutput | Tensor, Tensor], Tensor]
 
@@ -70,7 +71,7 @@ def get_loss(loss: str | Loss, label_smoothing: float = 0.0) -> Loss:
     if callable(loss):
         return loss
     if loss not in LOSSES:
-        raise ValueError(f"loss must be one of {', '.join(LOSSES)} or a callable; got {loss!r}")
+        raise UserError(f"loss must be one of {', '.join(LOSSES)} or a callable; got {loss!r}")
     if loss == "ce" and label_smoothing:
         return partial(cross_entropy, label_smoothing=label_smoothing)
     return LOSSES[loss]

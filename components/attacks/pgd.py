@@ -12,6 +12,7 @@ from components.attacks.losses import Loss, fooled, get_loss
 from components.attacks.region import Region
 from components.attacks.threat import ThreatModel
 from components.batch import Batch
+from components.errors import UserError
 from components.seeds import clip_seeds
 
 
@@ -45,7 +46,7 @@ def pgd(
     Raises ValueError for a negative number of steps or no restart.
     """
     if steps < 0 or n_restarts < 1:
-        raise ValueError(f"needs steps >= 0 and n_restarts >= 1; got {steps} and {n_restarts}")
+        raise UserError(f"needs steps >= 0 and n_restarts >= 1; got {steps} and {n_restarts}")
     objective = get_loss(loss, label_smoothing)
     region = threat.region(batch, only)
     relative = rel_alpha or 2.5 / max(steps, 1)

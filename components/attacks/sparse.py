@@ -9,6 +9,7 @@ from components.attacks.pgd import pgd
 from components.attacks.region import Region
 from components.attacks.threat import ThreatModel
 from components.batch import Batch
+from components.errors import UserError
 
 
 def sparse_frames(
@@ -28,7 +29,7 @@ def sparse_frames(
     `steps` passes a restart. To bind every attack to a number of frames set `Budget.frames`.
     """
     if frames < 1:
-        raise ValueError(f"frames must be at least 1, got {frames}")
+        raise UserError(f"frames must be at least 1, got {frames}")
     region = threat.region(batch)
     with frozen(model) as net:
         _, _, grads = value_and_grad(net, batch, region.start(), get_loss(loss))

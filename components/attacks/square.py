@@ -16,6 +16,7 @@ from components.attacks.pgd import start_seeds
 from components.attacks.region import Region, rescale
 from components.attacks.threat import ThreatModel
 from components.batch import Batch
+from components.errors import UserError
 from components.seeds import uniform
 
 Inputs = dict[str, Tensor]
@@ -41,7 +42,7 @@ def square(
     the rest is scaled to fit: a simpler move than the paper's, in the same spirit.
     """
     if queries < 1:
-        raise ValueError(f"queries must be at least 1, got {queries}")
+        raise UserError(f"queries must be at least 1, got {queries}")
     region = threat.region(batch)
     best = Best(region.clean, batch.label)
     standing = torch.arange(batch.size, device=batch.label.device)

@@ -18,6 +18,7 @@ from torch import Tensor
 from components.attacks.plausible import acceleration_change, bone_change
 from components.attacks.region import TOLERANCE, Region
 from components.batch import Batch
+from components.errors import UserError
 
 Norm = Literal["Linf", "L2"]
 CELLS = ("rgb", "skeleton", "both")
@@ -41,13 +42,13 @@ class Budget:
 
     def __post_init__(self) -> None:
         if self.norm not in ("Linf", "L2"):
-            raise ValueError(f"norm must be 'Linf' or 'L2', got {self.norm!r}")
+            raise UserError(f"norm must be 'Linf' or 'L2', got {self.norm!r}")
         if not 0.0 <= self.eps < float("inf"):
-            raise ValueError(f"eps must be finite and not negative, got {self.eps}")
+            raise UserError(f"eps must be finite and not negative, got {self.eps}")
         if self.low is not None and self.high is not None and not self.low < self.high:
-            raise ValueError(f"bounds must have low < high, got [{self.low}, {self.high}]")
+            raise UserError(f"bounds must have low < high, got [{self.low}, {self.high}]")
         if self.frames is not None and self.frames < 1:
-            raise ValueError(f"frames must be at least 1 (or None for all), got {self.frames}")
+            raise UserError(f"frames must be at least 1 (or None for all), got {self.frames}")
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class ThreatModel:
         for name in ("bone_length", "acceleration"):
             value = getattr(self, name)
             if value is not None and not 0.0 < value < float("inf"):
-                raise ValueError(f"{name} must be positive (or None for no bound), got {value}")
+                raise UserError(f"{name} must be positive (or None for no bound), got {value}")
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> "ThreatModel":
@@ -97,11 +98,11 @@ class ThreatModel:
         Raises ValueError for another name, or when a modality of the cell has no budget.
         """
         if name not in CELLS:
-            raise ValueError(f"cell must be one of {', '.join(CELLS)}; got {name!r}")
+            raise UserError(f"cell must be one of {', '.join(CELLS)}; got {name!r}")
         wanted = MODALITIES if name == "both" else (name,)
         missing = [m for m in wanted if m not in self.budgets]
         if missing:
-            raise ValueError(f"cell {name!r} needs a budget for {missing[0]}; the threat has none")
+            raise UserError(f"cell {name!r} needs a budget for {missing[0]}; the threat has none")
         kept = {m: self.budgets[m] for m in wanted}
         return dataclasses.replace(self, rgb=kept.get("rgb"), skeleton=kept.get("skeleton"))
 
@@ -145,7 +146,7 @@ class ThreatModel:
     def check(self, clean: Batch, adversarial: Batch) -> None:
         """Raise ValueError naming the clip when anything leaves budget, mask, bounds or labels."""
         if adversarial.clip_id != clean.clip_id or not torch.equal(adversarial.label, clean.label):
-            raise ValueError("an attack must return the same clips with the same labels")
+            raise UserError("an attack must return the same clips with the same labels")
         region = self.region(clean)
         for name in MODALITIES:
             before, after = getattr(clean, name), getattr(adversarial, name)
@@ -194,4 +195,4 @@ def _require(holds: Tensor, clean: Batch, what: str) -> None:
     fine = holds.reshape(holds.shape[0], -1).all(dim=1)
     if not bool(fine.all()):
         clip = clean.clip_id[int((~fine).nonzero()[0])]
-        raise ValueError(f"clip {clip}: {what}; project with ThreatModel.project first")
+        raise UserError(f"clip {clip}: {what}; project with ThreatModel.project first")

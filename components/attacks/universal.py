@@ -10,6 +10,7 @@ from components.attacks.losses import margin
 from components.attacks.region import Region, rescale
 from components.attacks.threat import ThreatModel
 from components.batch import Batch, ModelOutput
+from components.errors import UserError
 
 
 def fit_universal(
@@ -26,7 +27,7 @@ def fit_universal(
     batches in the order given and draws no random numbers, so the result depends on them alone.
     """
     if not batches:
-        raise ValueError("a universal perturbation needs at least one batch to fit on")
+        raise UserError("a universal perturbation needs at least one batch to fit on")
     delta = {m: torch.zeros_like(x[:1]) for m, x in threat.region(batches[0]).clean.items()}
     with frozen(model) as net:
         for _ in range(epochs):
@@ -57,7 +58,7 @@ def universal(
     for name, x in region.clean.items():
         if name not in delta or delta[name].shape[1:] != x.shape[1:]:
             got = tuple(delta[name].shape) if name in delta else "nothing"
-            raise ValueError(f"delta needs {name} of shape (1, *{tuple(x.shape[1:])}), got {got}")
+            raise UserError(f"delta needs {name} of shape (1, *{tuple(x.shape[1:])}), got {got}")
     return region.finish(_laid_over(region, delta))
 
 

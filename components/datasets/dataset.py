@@ -12,6 +12,7 @@ from components.batch import JOINTS, PERSONS, Batch
 from components.config.train import AugmentSection
 from components.datasets.augment import PLAIN, Choice, augment_rgb, augment_skeleton, draw
 from components.datasets.sampling import instants, rgb_rows, skeleton_rows, window_seconds
+from components.errors import UserError
 from components.shards import Clip, ShardSet
 
 
@@ -59,7 +60,7 @@ class ClipDataset:
         place = {action: index for index, action in enumerate(self.classes)}
         unknown = sorted(set(actions.tolist()) - place.keys())
         if unknown:
-            raise ValueError(
+            raise UserError(
                 f"clips of action {unknown[0]} are in the split but not among the run's "
                 f"{len(self.classes)} classes; were the shards rebuilt since the model was trained?"
             )

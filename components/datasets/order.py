@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from components.errors import UserError
 from components.seeds import bits, clip_seeds
 
 
@@ -23,11 +24,11 @@ def epoch_batches(
     """
     size = min(batch_size, n)
     if n < 1 or batch_size < 1:
-        raise ValueError(f"need clips and a batch size, got {n} clips and batches of {batch_size}")
+        raise UserError(f"need clips and a batch size, got {n} clips and batches of {batch_size}")
     if not 0 <= rank < world:
-        raise ValueError(f"rank {rank} is not one of {world} workers")
+        raise UserError(f"rank {rank} is not one of {world} workers")
     if size < world:
-        raise ValueError(
+        raise UserError(
             f"a batch of {size} clips cannot be cut among {world} workers; use fewer workers or "
             "a larger train.batch_size"
         )

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from components.attacks import CELLS, Counter, ThreatModel, frozen
 from components.batch import Batch
+from components.errors import UserError
 from components.evaluation.cost import count_passes
 from components.evaluation.faster import faster, foldable
 from components.evaluation.fixed import FixedShape
@@ -157,7 +158,7 @@ def _attack(
     parameters = dict(entry.parameters)
     if entry.needs == "twin":
         if source is None:
-            raise ValueError(f"{entry.name} needs a twin: a model without AMR to transfer from")
+            raise UserError(f"{entry.name} needs a twin: a model without AMR to transfer from")
         parameters["source"] = source
     return lambda batch: perturb(net, batch, threat, entry.attack, seed=seed, parameters=parameters)
 

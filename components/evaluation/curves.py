@@ -13,6 +13,7 @@ from torch import nn
 
 from components.attacks import ThreatModel
 from components.batch import Batch
+from components.errors import UserError
 from components.evaluation.cascade import run_cascade
 from components.evaluation.metrics import accuracy_of
 from components.evaluation.suite import Entry
@@ -56,7 +57,7 @@ def check_factors(factors: Sequence[float]) -> None:
     """ValueError unless they start at 0 and rise."""
     rising = all(a < b for a, b in zip(factors, factors[1:], strict=False))
     if len(factors) < 2 or factors[0] != 0 or not rising:
-        raise ValueError(
+        raise UserError(
             f"curve_eps are multiples of eps that start at 0 and rise; got {list(factors)}"
         )
 

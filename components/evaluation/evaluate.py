@@ -14,6 +14,7 @@ from torch import nn
 
 from components.attacks import CELLS, ThreatModel, frozen
 from components.batch import Batch, ModelOutput, logits_of
+from components.errors import UserError
 from components.evaluation.cascade import ChunkResult, run_cascade
 from components.evaluation.checks import SUBSET, Flag, check_model
 from components.evaluation.loop import cells_of, device_of
@@ -81,13 +82,13 @@ def evaluate_model(
             has, outputs = abilities(model, batch)
             entries = entries_of(suite, has | ({"twin"} if twin is not None else set()))
         if int(batch.label.max()) >= outputs or int(batch.label.min()) < 0:
-            raise ValueError(f"label {int(batch.label.max())} but the model has {outputs} logits")
+            raise UserError(f"label {int(batch.label.max())} but the model has {outputs} logits")
         result = run_cascade(model, batch, entries, threat, seed=seed, keep=keep, twin=twin)
         chunks.append(chunk_of(result))
         results += [result] if keep else []
         subset = fixed_subset([batch] if subset is None else [subset, batch])
     if subset is None:
-        raise ValueError("no clips to evaluate: `batches` was empty")
+        raise UserError("no clips to evaluate: `batches` was empty")
     flags = check_model(model, subset, threat, seed=seed) if checks else []
     names = list(range(outputs)) if classes is None else list(classes)
     summary = assemble(

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from components.attacks import frozen
 from components.batch import Batch
+from components.errors import UserError
 from components.evaluation.cascade import ChunkResult, micro_of
 from components.evaluation.fixed import FixedShape
 from components.evaluation.loop import device_of, score
@@ -38,7 +39,7 @@ SCHEMA = pa.schema(
 def check_licence(synthetic: bool, allowed: bool) -> None:
     """ValueError unless the clips are synthetic or the user has said that an export is allowed."""
     if not (synthetic or allowed):
-        raise ValueError(
+        raise UserError(
             "adversarial clips hold the data they were made from, and these are not the synthetic "
             "sample; if their licence lets you keep such copies, set "
             "evaluate.allow_licensed_export=true, else evaluate.export=false"
@@ -80,7 +81,7 @@ def export_adversarial(
     check_licence(synthetic, allow_licensed_export)
     tables = [r if isinstance(r, pa.Table) else to_table(r) for r in results]
     if not tables:
-        raise ValueError("nothing to export; evaluate with keep=True")
+        raise UserError("nothing to export; evaluate with keep=True")
     path = Path(path)
     temporary = path.with_name(path.name + ".tmp")
     with pa.ipc.new_file(str(temporary), tables[0].schema) as writer:
@@ -95,10 +96,10 @@ def read_adversarial(path: str | Path) -> Iterator[tuple[str, Batch]]:
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
     except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} is no Arrow file: {error}") from error
+        raise UserError(f"{path} is no Arrow file: {error}") from error
     metadata = reader.schema.metadata or {}
     if metadata.get(b"format") != FORMAT.encode():
-        raise ValueError(f"{path} holds no adversarial clips of format {FORMAT}")
+        raise UserError(f"{path} holds no adversarial clips of format {FORMAT}")
     shapes = json.loads(metadata[b"shapes"])
     for number in range(reader.num_record_batches):
         block = reader.get_batch(number)

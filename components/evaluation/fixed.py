@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from components.batch import ModelOutput
+from components.errors import UserError
 
 
 class FixedShape(nn.Module):
@@ -24,7 +25,7 @@ class FixedShape(nn.Module):
     def __init__(self, model: nn.Module, places: int) -> None:
         super().__init__()
         if places < 1:
-            raise ValueError(f"places must be at least 1, got {places}")
+            raise UserError(f"places must be at least 1, got {places}")
         self.model = model
         self.places = places
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from components.attacks import ATTACKS, CELLS, Attack, ThreatModel, transfer, universal
 from components.batch import Batch, ModelOutput, logits_of
+from components.errors import UserError
 
 
 class Scores(NamedTuple):
@@ -41,7 +42,7 @@ def cells_of(threat: ThreatModel, cells: Sequence[str] = CELLS) -> tuple[str, ..
     """Those of `cells` that the threat model allows: a modality without a budget has no cell."""
     unknown = set(cells) - set(CELLS)
     if unknown:
-        raise ValueError(f"no cell {sorted(unknown)[0]!r}; there are: {', '.join(CELLS)}")
+        raise UserError(f"no cell {sorted(unknown)[0]!r}; there are: {', '.join(CELLS)}")
     allowed = set(threat.budgets) | ({"both"} if len(threat.budgets) == 2 else set())
     return tuple(cell for cell in CELLS if cell in allowed & set(cells))
 
@@ -61,7 +62,7 @@ def perturb(
     """
     attacks: dict[str, Attack] = {**ATTACKS, "transfer": transfer, "universal": universal}
     if attack not in attacks:
-        raise ValueError(f"no attack {attack!r}; there are: {', '.join(sorted(attacks))}")
+        raise UserError(f"no attack {attack!r}; there are: {', '.join(sorted(attacks))}")
     found = attacks[attack](model, batch, threat, seed=seed, **(parameters or {}))
     rgb, skeleton = threat.project(batch, found.rgb, found.skeleton)
     projected = batch._replace(rgb=rgb, skeleton=skeleton)

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from components.errors import UserError
+
 Z95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
 
 
@@ -16,7 +18,7 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     Unlike value +- 1.96 standard errors it stays honest at 0 % and 100 %.
     """
     if not 0 <= successes <= n:
-        raise ValueError(f"successes must lie in 0..n, got {successes} of {n}")
+        raise UserError(f"successes must lie in 0..n, got {successes} of {n}")
     if n == 0:
         return 0.0, 1.0
     share, z2 = successes / n, Z95 * Z95
@@ -50,7 +52,7 @@ def paired_difference(
     """
     left, right = np.asarray(a, dtype=bool), np.asarray(b, dtype=bool)
     if left.shape != right.shape or left.ndim != 1:
-        raise ValueError(f"verdicts must be two equal rows, got {left.shape} and {right.shape}")
+        raise UserError(f"verdicts must be two equal rows, got {left.shape} and {right.shape}")
     n = left.size
     if n == 0:
         return {"value": None, "low": -1.0, "high": 1.0, "p": 1.0, "n": 0}

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from components.errors import UserError
+
 DRAWS = 2000
 CHUNK = 200  # draws at once, so that many clips need little memory
 
@@ -21,7 +23,7 @@ def over_seeds(rows: ArrayLike, *, seed: int = 0) -> dict[str, Any]:
     """
     table = np.asarray(rows, dtype=np.float64)
     if table.ndim != 2 or not table.size:
-        raise ValueError(f"expected one row of clips a seed, got an array {list(table.shape)}")
+        raise UserError(f"expected one row of clips a seed, got an array {list(table.shape)}")
     seeds, clips = table.shape
     generator = np.random.default_rng(seed)
     means = []

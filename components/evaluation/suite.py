@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from components.errors import UserError
+
 Needs = Literal["", "weights", "aux", "twin"]
 
 
@@ -87,11 +89,11 @@ def entries_of(suite: str | Sequence[Entry], has: frozenset[str] = frozenset()) 
     """
     if isinstance(suite, str):
         if suite not in SUITES:
-            raise ValueError(f"no suite {suite!r}; there are: {', '.join(SUITES)}")
+            raise UserError(f"no suite {suite!r}; there are: {', '.join(SUITES)}")
         suite = SUITES[suite]
     names = [entry.name for entry in suite]
     if len(set(names)) < len(names):
-        raise ValueError(f"two attacks of the suite share a name: {', '.join(names)}")
+        raise UserError(f"two attacks of the suite share a name: {', '.join(names)}")
     return [entry for entry in suite if not entry.needs or entry.needs in has]
 
 

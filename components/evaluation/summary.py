@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from components.errors import UserError
 from components.evaluation.metrics import accuracy, confusion
 from components.evaluation.sizes import SIZES
 from components.evaluation.suite import Entry
@@ -29,7 +30,7 @@ class Records:
         self.label = clean["label"].to_numpy()
         self.position = {clip: i for i, clip in enumerate(self.clip_id)}
         if len(self.position) < len(self.clip_id):
-            raise ValueError("two clean records of one clip; the records of two runs were mixed")
+            raise UserError("two clean records of one clip; the records of two runs were mixed")
 
     def part(self, cell: str, attack: str) -> pa.Table:
         """The rows of one attack in one cell, in the order of the clips; maybe none."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from components.batch import ModelOutput
+from components.errors import UserError
 from components.models.backbones.backbone import SkeletonBackbone, VideoBackbone
 from components.models.normalize import SkeletonNormalize, VideoNormalize
 
@@ -49,7 +50,7 @@ class TwoStream(nn.Module):
         self.rgb: VideoBackbone = rgb
         self.skeleton: SkeletonBackbone = skeleton
         if len(joins) != len(between):
-            raise ValueError(f"{len(joins)} joins but {len(between)} modules; give one a join")
+            raise UserError(f"{len(joins)} joins but {len(between)} modules; give one a join")
         self.between = nn.ModuleList(between)
         self.joins = tuple(joins)
         self.common = common

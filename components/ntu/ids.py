@@ -3,6 +3,8 @@
 import re
 from typing import NamedTuple
 
+from components.errors import UserError
+
 _PATTERN = re.compile(r"S(\d{3})C(\d{3})P(\d{3})R(\d{3})A(\d{3})")
 
 
@@ -20,10 +22,10 @@ class ClipId(NamedTuple):
         """The parts of a full clip name; ValueError when it is none."""
         match = _PATTERN.fullmatch(name)
         if match is None:
-            raise ValueError(f"{name!r} is no clip name; expected a form like S001C002P003R002A013")
+            raise UserError(f"{name!r} is no clip name; expected a form like S001C002P003R002A013")
         parts = cls(*map(int, match.groups()))
         if 0 in parts:
-            raise ValueError(f"{name!r}: setup, camera, subject, replication, action start at 1")
+            raise UserError(f"{name!r}: setup, camera, subject, replication, action start at 1")
         return parts
 
     def __str__(self) -> str:
@@ -35,5 +37,5 @@ def make_clip_id(setup: int, camera: int, subject: int, replication: int, action
     clip = ClipId(setup, camera, subject, replication, action)
     for part, value in zip(clip._fields, clip, strict=True):
         if not 1 <= value <= 999:
-            raise ValueError(f"{part} {value} is outside 1-999, the range a clip name can hold")
+            raise UserError(f"{part} {value} is outside 1-999, the range a clip name can hold")
     return clip

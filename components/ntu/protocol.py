@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from components.config.data import DataSection
+from components.errors import UserError
 
 XSUB60_TRAIN = (1, 2, 4, 5, 8, 9, 13, 14, 15, 16, 17, 18, 19, 25, 27, 28, 31, 34, 35, 38)
 XSUB120_TRAIN = (
@@ -75,12 +76,12 @@ def assign(parts: Parts, data: DataSection) -> Assignment:
     test = inside & ~training
     where = f"data.protocol={data.protocol} (training {column}s {_brief(wanted)})"
     if not training.any():
-        raise ValueError(
+        raise UserError(
             f"no clip to train on under {where}; the clips have {column}s {_brief(values)}"
             + _hint(parts, inside)
         )
     if not test.any():
-        raise ValueError(
+        raise UserError(
             f"no clip to test on under {where}: every {column} there is trains "
             f"({_brief(values)}); name fewer, or choose another protocol" + _hint(parts, inside)
         )
@@ -106,7 +107,7 @@ def _carve(
         val = training & np.isin(getattr(parts, column), listed)
         if val.any():
             if val[training].all():
-                raise ValueError(
+                raise UserError(
                     f"data.val_{column}s={_brief(listed)} takes every training clip; name fewer"
                 )
             used = np.unique(getattr(parts, column)[val])
@@ -118,7 +119,7 @@ def _carve(
             val = training & (getattr(parts, column) == present[-1])
             note = f"validation: last training {column} {present[-1]} ({asked} matches no clip)"
             return val, (note,)
-    raise ValueError(
+    raise UserError(
         "the training clips have one subject, one setup and one camera, so no validation set can "
         "be kept apart from them; add training subjects"
     )

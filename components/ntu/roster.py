@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
 
+from components.errors import UserError
 from components.ntu.ids import ClipId
 
 CAMERAS = (1, 2, 3)
@@ -28,7 +29,7 @@ def subjects_by_setup() -> dict[int, tuple[int, ...]]:
 def all_clips(actions: int) -> Iterator[ClipId]:
     """Every clip of NTU-RGB+D 60 or 120 (`actions` is 60 or 120), in no promised order."""
     if actions not in (60, 120):
-        raise ValueError(f"NTU-RGB+D has 60 or 120 actions, got {actions}")
+        raise UserError(f"NTU-RGB+D has 60 or 120 actions, got {actions}")
     for setup, subjects in subjects_by_setup().items():
         first = 1 if setup <= LAST_SETUP_60 else 61
         if first > actions:

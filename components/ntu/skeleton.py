@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from components.errors import UserError
 from components.ntu.joints import JOINTS
 
 BODY_FIELDS = 10
@@ -22,7 +23,7 @@ REACH = 50.0  # metres; Kinect v2 sees 8, so more is no measurement
 COLOR_SIZE = (1920.0, 1080.0)
 
 
-class Rejected(ValueError):
+class Rejected(UserError):
     """A clip that cannot be used. `reason` is a code that the index counts."""
 
     def __init__(self, reason: str, detail: str) -> None:

@@ -68,7 +68,8 @@ def read_results(
     chosen = {
         run: body
         for run, body in found.items()
-        if (not variants or body["variant"] in variants) and (not seeds or body["seed"] in seeds)
+        if "recipe" not in body  # somebody's own model, evaluated in a notebook
+        or ((not variants or body["variant"] in variants) and (not seeds or body["seed"] in seeds))
     }
     if not chosen:
         raise ReportError(
@@ -78,7 +79,7 @@ def read_results(
         )
     notes: list[str] = []
     registered = _optional_json(artifacts / "registered.json", "register", notes)
-    order = list(variants) or sorted({str(body["variant"]) for body in chosen.values()})
+    order = list(dict.fromkeys([*variants, *sorted(b["variant"] for b in chosen.values())]))
     main = str(registered.get("variant", "amr"))
     order.sort(key=lambda variant: variant != main)
     ranked = sorted(chosen, key=lambda r: (order.index(chosen[r]["variant"]), chosen[r]["seed"]))

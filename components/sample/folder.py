@@ -4,12 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+from components.errors import UserError
+
 MARKER = "sample.json"
 README = "README.md"
 VIDEOS, SKELETONS = "nturgb+d_rgb", "nturgb+d_skeletons"
 
 
-class ForeignFilesError(ValueError):
+class ForeignFilesError(UserError):
     """The folder holds files that no run of the generator wrote."""
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from components.errors import UserError
 from components.ntu.ids import ClipId
 from components.ntu.protocol import XSUB60_TRAIN
 from components.ntu.roster import CAMERAS, REPLICATIONS, missing_clips, subjects_by_setup
@@ -64,7 +65,7 @@ def plan_clips(subjects: int, clips_per_class: int) -> list[ClipId]:
     for action in ACTIONS:
         names = _names(action, SUBJECTS[:subjects])
         if clips_per_class > len(names):
-            raise ValueError(
+            raise UserError(
                 f"sample.clips_per_class={clips_per_class} is more than the {len(names)} names "
                 f"that sample.subjects={subjects} has for A{action:03d}; ask for fewer clips or "
                 f"more subjects (at most {len(SUBJECTS)})"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from components.config import Config
 from components.config.tune import TuneSection
+from components.errors import UserError
 from components.search.ledger import Ledger
 
 
@@ -53,7 +54,7 @@ def slots(config: Config, resources: Mapping[str, float]) -> int:
     for name, amount in need.items():
         have = resources.get(name, 0.0)
         if amount > have:
-            raise ValueError(
+            raise UserError(
                 f"one trial needs {amount:g} {name}s (tune.workers={section.workers}) and the "
                 f"cluster has {have:g}; lower tune.workers or ray.{name.lower()}s_per_worker, or "
                 "set tune.concurrent if the cluster will grow"

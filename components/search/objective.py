@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.attacks import CELLS
+from components.errors import UserError
 from components.search.ledger import Trial
 
 METRIC = "val_robust_acc_worst"
@@ -27,7 +28,7 @@ def worst_cell(row: Mapping[str, Any]) -> float:
     """The lowest robust accuracy over the cells of one epoch's row, under the fixed threat."""
     cells = [row[f"val_robust_acc_{cell}"] for cell in CELLS if f"val_robust_acc_{cell}" in row]
     if not cells:
-        raise ValueError(f"no validation robust accuracy in {sorted(row)}")
+        raise UserError(f"no validation robust accuracy in {sorted(row)}")
     return float(min(cells))
 
 

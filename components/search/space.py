@@ -17,6 +17,7 @@ from optuna.distributions import (
 from components.config import Config, apply_overrides, flatten
 from components.config.load import ConfigError, nearest_key
 from components.config.tune import Choice, Distribution, RandInt, Ratio, Uniform
+from components.errors import UserError
 
 SECTIONS = ("model.", "train.")
 # What the search may not touch: it would change the yardstick, not the model.
@@ -69,10 +70,10 @@ def to_optuna(name: str, distribution: Distribution) -> BaseDistribution:
     try:
         if isinstance(distribution, Choice):
             if not distribution.values:
-                raise ValueError("values is empty")
+                raise UserError("values is empty")
             return CategoricalDistribution([_encode(value) for value in distribution.values])
         if not distribution.low < distribution.high:
-            raise ValueError(f"low={distribution.low} must lie below high={distribution.high}")
+            raise UserError(f"low={distribution.low} must lie below high={distribution.high}")
         if isinstance(distribution, RandInt):
             return IntDistribution(distribution.low, distribution.high, log=distribution.log)
         step = (distribution.q or None) if isinstance(distribution, Uniform) else None

@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from components.errors import UserError
 from components.ntu.ids import ClipId
 from components.sources.base import Found
 from components.sources.ingest import Look
@@ -69,9 +70,9 @@ def read_manifest(path: Path) -> tuple[pa.Table, str]:
     try:
         table = pq.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{path} is no manifest ({error}); run the index stage again") from error
+        raise UserError(f"{path} is no manifest ({error}); run the index stage again") from error
     if not table.schema.equals(SCHEMA):
-        raise ValueError(f"{path} has other columns than expected; run the index stage again")
+        raise UserError(f"{path} has other columns than expected; run the index stage again")
     return table, (table.schema.metadata or {}).get(b"source", b"").decode()
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from components.errors import UserError
 from components.ntu.joints import JOINTS, PEOPLE
 from components.sources.ingest import Kept
 
@@ -22,7 +23,7 @@ VERSION = 1
 _KEY = b"amr-clips"
 
 
-class ShardError(ValueError):
+class ShardError(UserError):
     """A shard or its index is damaged, foreign or of another version; the message names it."""
 
 

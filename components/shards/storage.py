@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from pyarrow import fs
 
+from components.errors import UserError
+
 CHUNK = 1 << 20
 
 
@@ -25,7 +27,7 @@ class Store(NamedTuple):
     def path(self, name: str) -> str:
         """The path of a file in the folder; ValueError when the name would leave it."""
         if not name or "/" in name or "\\" in name or name in (".", ".."):
-            raise ValueError(f"{name!r} is no file name inside {self.uri}")
+            raise UserError(f"{name!r} is no file name inside {self.uri}")
         return f"{self.root.rstrip('/')}/{name}"
 
     def read(self, name: str) -> bytes:
@@ -103,7 +105,7 @@ def open_store(where: str | Path, *, create: bool = False) -> Store:
     try:
         filesystem, root = fs.FileSystem.from_uri(text)
     except (ValueError, NotImplementedError) as error:
-        raise ValueError(f"{text!r} is no storage URI that Arrow can open: {error}") from error
+        raise UserError(f"{text!r} is no storage URI that Arrow can open: {error}") from error
     if create:
         filesystem.create_dir(root, recursive=True)
     return Store(filesystem, root, text)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from components.errors import UserError
 from components.ntu.ids import ClipId
 from components.ntu.people import People
 from components.ntu.video import Frames, VideoInfo
@@ -68,5 +69,5 @@ def inside(root: Path, name: str) -> Path:
     """`root / name`, refusing a name that would leave the folder (ValueError)."""
     path = PurePosixPath(name)
     if not name or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
-        raise ValueError(f"{name!r} does not stay inside the data folder {root}")
+        raise UserError(f"{name!r} does not stay inside the data folder {root}")
     return root / path

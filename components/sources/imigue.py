@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from components.errors import UserError
 from components.ntu import video
 from components.ntu.ids import make_clip_id
 from components.ntu.people import People, choose_people
@@ -71,9 +72,9 @@ def _found(
         number, label, first, last, action, subject = (int(row[c]) for c in _COLUMNS)
         clip = make_clip_id(number, 1, subject, label, action)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{where}: {error}; expected whole numbers in {_COLUMNS}") from error
+        raise UserError(f"{where}: {error}; expected whole numbers in {_COLUMNS}") from error
     if not 0 <= first <= last:
-        raise ValueError(f"{where}: frames {first} to {last} are no span")
+        raise UserError(f"{where}: frames {first} to {last} are no span")
     return Found(clip, videos.get(number, ""), joints.get(number, ""), first, last)
 
 

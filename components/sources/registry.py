@@ -1,5 +1,6 @@
 """The data sets that `data.source` may name."""
 
+from components.errors import UserError
 from components.sources import imigue, ntu, utd_mhad
 from components.sources.base import Source
 
@@ -11,5 +12,5 @@ SOURCES: dict[str, Source] = {
 def get_source(name: str) -> Source:
     """The adapter of that name; ValueError with the known names."""
     if name not in SOURCES:
-        raise ValueError(f"no data source {name!r}; there are {', '.join(sorted(SOURCES))}")
+        raise UserError(f"no data source {name!r}; there are {', '.join(sorted(SOURCES))}")
     return SOURCES[name]

@@ -4,6 +4,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from components.errors import UserError
+
 
 def walk_files(root: Path) -> Iterator[tuple[str, str]]:
     """(path relative to `root` with forward slashes, file name), sorted within each folder.
@@ -12,7 +14,7 @@ def walk_files(root: Path) -> Iterator[tuple[str, str]]:
     ValueError when there is no such folder.
     """
     if not root.is_dir():
-        raise ValueError(
+        raise UserError(
             f"the data folder {root} does not exist; put the data set there, link it, set "
             "paths.data, or write the bundled sample with `python -m pipelines.sample`"
         )

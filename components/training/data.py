@@ -17,6 +17,7 @@ from components.datasets import (
     select_split,
 )
 from components.datasets.order import permutation
+from components.errors import UserError
 from components.shards import ShardSet
 
 VALIDATION_BATCH = 64
@@ -75,7 +76,7 @@ def open_split(config: Config, shards_at: str, *, verify: bool = True) -> tuple[
     shards = ShardSet.open(shards_at, cache_gb=config.shard.cache_gb, verify=verify)
     split = select_split(shards, config.data)
     if not len(split.val):
-        raise ValueError(
+        raise UserError(
             "the validation split is empty, and the best checkpoint is chosen on it; name "
             "training subjects in data.val_subjects (or setups in data.val_setups)"
         )

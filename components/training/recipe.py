@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from components.errors import UserError
+
 NAMES = ("natural", "pgd_at", "trades", "mart", "fgsm_rs", "nfgsm", "free")
 SINGLE_STEP = ("fgsm_rs", "nfgsm")
 
@@ -35,9 +37,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.method not in NAMES:
-            raise ValueError(f"train.method must be one of {', '.join(NAMES)}; got {self.method!r}")
+            raise UserError(f"train.method must be one of {', '.join(NAMES)}; got {self.method!r}")
         if self.early_stop and self.method == "trades":
-            raise ValueError(
+            raise UserError(
                 "train.attack.early_stop stops at misclassified clips, and the attack of TRADES "
                 "does not look for those; switch it off, or train with pgd_at or mart"
             )

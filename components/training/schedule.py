@@ -7,6 +7,7 @@ import math
 
 import torch
 
+from components.errors import UserError
 from components.seeds import clip_seeds, uniform
 
 CELLS = ("rgb", "skeleton", "both")
@@ -28,7 +29,7 @@ def lr_factor(schedule: str, done: float) -> float:
         if done < WARMUP:
             return _cosine(1.0 / 25.0, 1.0, done / WARMUP)
         return _cosine(1.0, 1e-4, (done - WARMUP) / (1.0 - WARMUP))
-    raise ValueError(f"unknown schedule {schedule!r}; one of one_cycle, cosine, constant")
+    raise UserError(f"unknown schedule {schedule!r}; one of one_cycle, cosine, constant")
 
 
 def _cosine(start: float, end: float, share: float) -> float:
@@ -58,7 +59,7 @@ def draw_cell(modalities: str, mix: tuple[float, ...], seed: int, epoch: int, st
         return modalities
     total = sum(mix)
     if total <= 0:
-        raise ValueError(f"train.attack.mix must hold a positive weight, got {list(mix)}")
+        raise UserError(f"train.attack.mix must hold a positive weight, got {list(mix)}")
     seeds = clip_seeds(seed, [f"{epoch}/{step}"], "train mix")
     draw = float(uniform(seeds, (1,))) * total
     for name, weight in zip(CELLS, mix, strict=True):

@@ -8,6 +8,7 @@ from torch import nn
 
 from components.attacks import ThreatModel
 from components.batch import Batch
+from components.errors import UserError
 from components.evaluation.loop import cells_of
 from components.evaluation.validation import robust_counts
 from components.training.averaging import sum_over_workers
@@ -38,7 +39,7 @@ def validate(
     summed = dict(zip(names, sum_over_workers(total).tolist(), strict=True))
     clips = summed["clips"]
     if not clips:
-        raise ValueError("no validation clips; name some with data.val_subjects or data.val_setups")
+        raise UserError("no validation clips; name some with data.val_subjects or data.val_setups")
     clean = summed["clean"] / clips
     # `robust_counts` lets a clip stand in "both" only if it stands in the other cells too.
     worst = summed["both" if "both" in cells else cells[-1]] / clips

@@ -19,10 +19,10 @@ from ray.train import Checkpoint
 from ray.train.torch import get_device
 
 from components.attacks import ThreatModel
-from components.checkpoint import CheckpointError, initial_model
+from components.checkpoint import initial_model
 from components.config import Config, from_dict, to_dict
+from components.errors import UserError
 from components.models import build_model
-from components.shards import ShardError
 from components.shards.storage import open_store
 from components.training.data import open_data
 from components.training.layout import channels_last
@@ -156,7 +156,7 @@ def _beyond_retry(error: Exception) -> str | None:
     full = "No space left on device" in text
     if isinstance(error, OSError) and (full or error.errno in (errno.ENOSPC, errno.EDQUOT)):
         return f"no space left for checkpoints ({error}). Free some, or set ray.storage elsewhere"
-    if isinstance(error, ShardError | CheckpointError | ValueError):
+    if isinstance(error, UserError):
         return text
     return None
 

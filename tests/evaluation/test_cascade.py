@@ -146,7 +146,7 @@ def test_suites_are_data_with_a_hash():
     assert len({suite_hash(entries) for entries in SUITES.values()}) == len(SUITES)
     changed = [*SUITES["thin"][:-1], Entry("pgd20", "pgd", {"steps": 21}, individual=True)]
     assert suite_hash(changed) != suite_hash(SUITES["thin"])
-    with pytest.raises(ValueError, match="no suite 'fast'; there are: thin, quick, standard"):
+    with pytest.raises(ValueError, match="no suite 'fast'; there are: thin, quick, full, standard"):
         entries_of("fast")
     for entries in SUITES.values():
         assert {"fgsm", "pgd20"} <= {entry.name for entry in entries if entry.individual}

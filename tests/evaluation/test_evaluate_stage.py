@@ -54,7 +54,7 @@ def artifacts(tmp_path_factory, clips_maker):
         optimiser.step()
     about = {"model": MODEL, "num_classes": 4, "classes": [1, 2, 3, 4]}
     attack = {"attack": {"rgb_eps": 0.01, "skeleton_eps": 0.02}}
-    save_checkpoint(folder / "train" / "amr" / "best", model, {**about, "train": attack})
+    save_checkpoint(folder / "train" / "amr-s0" / "best", model, {**about, "train": attack})
     return folder
 
 
@@ -97,7 +97,7 @@ def command(source: Path, out: Path, *more: str) -> list[str]:
         if not (out / name).exists():
             (out / name).symlink_to(source / name)
     return [
-        sys.executable, "-m", "pipelines.evaluate", "model.fusion=amr", f"paths.artifacts={out}",
+        sys.executable, "-m", "pipelines.evaluate", "variant=amr", f"paths.artifacts={out}",
         "data.protocol=custom", "data.train_subjects=[1,3]", "data.val_subjects=[3]",
         "evaluate.batch_size=6", "evaluate.curve_clips=16", *more,
     ]  # fmt: skip
@@ -111,19 +111,19 @@ def run(words: list[str]) -> subprocess.CompletedProcess:
 
 def test_workers_and_a_kill_change_no_byte(artifacts, tmp_path):
     one = tmp_path / "one"
-    done = run(command(artifacts, one, "evaluate.workers=1"))
+    done = run(command(artifacts, one, "ray.tasks=1"))
     assert "clean" in done.stderr
-    summary = json.loads((one / "evaluation" / "amr.json").read_text())
+    summary = json.loads((one / "evaluation" / "amr-s0.json").read_text())
     assert summary["clips"] == 36 and summary["clean_acc"]["value"] > 0.5
     assert set(summary["robust_acc"]) >= {"fgsm", "pgd20", "attention_touched", "square"}
     assert {f["check"] for f in summary["flags"]} >= {"more_steps", "black_box"}
-    curves = json.loads((one / "evaluation" / "amr_curves.json").read_text())
+    curves = json.loads((one / "evaluation" / "amr-s0_curves.json").read_text())
     assert curves["train_eps"] == {"rgb": 0.01, "skeleton": 0.02} and curves["clips"] == 16
-    assert not (one / "partial" / "evaluation" / "amr").exists()
+    assert not (one / "partial" / "evaluation" / "amr-s0").exists()
 
     two = tmp_path / "two"
-    words = command(artifacts, two, "evaluate.workers=2")
-    partial = two / "partial" / "evaluation" / "amr"
+    words = command(artifacts, two, "ray.tasks=2")
+    partial = two / "partial" / "evaluation" / "amr-s0"
     process = subprocess.Popen(
         words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -134,7 +134,7 @@ def test_workers_and_a_kill_change_no_byte(artifacts, tmp_path):
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     finished = sorted(partial.glob("suite-*.arrow"))
-    assert finished and not (two / "evaluation" / "amr.json").exists()
+    assert finished and not (two / "evaluation" / "amr-s0.json").exists()
     # Mark a finished piece: its cost shows in the summary only if it was not done again.
     table, told = read_piece(finished[0])
     told["costs"][0]["seconds"] = 1e6
@@ -142,9 +142,9 @@ def test_workers_and_a_kill_change_no_byte(artifacts, tmp_path):
         finished[0], table.replace_schema_metadata({b"aside": json.dumps(told).encode()})
     )
     run(words)
-    again = json.loads((two / "evaluation" / "amr.json").read_text())
+    again = json.loads((two / "evaluation" / "amr-s0.json").read_text())
     assert again["cost"]["total"]["seconds"] > 1e6
-    for name in ("amr.arrow", "amr_curves.json"):
+    for name in ("amr-s0.arrow", "amr-s0_curves.json"):
         first, second = ((d / "evaluation" / name).read_bytes() for d in (one, two))
         assert first == second
     assert {k: v for k, v in again.items() if k != "cost"} == {
@@ -162,18 +162,18 @@ def test_export_is_refused_before_any_work(artifacts, tmp_path, capsys):
 def test_export_replays_the_worst_case(artifacts, tmp_path):
     out = tmp_path / "out"
     words = ("evaluate.export=true", "evaluate.allow_licensed_export=true", "evaluate.suite=thin")
-    run(command(artifacts, out, *words, "evaluate.curves=false", "evaluate.checks=false"))
-    model, _ = load_model(artifacts / "train" / "amr" / "best")
-    summary = json.loads((out / "evaluation" / "amr.json").read_text())
-    assert replay(model, out / "evaluation" / "amr_adversarial.arrow") == summary["worst"]
+    run(command(artifacts, out, *words, "evaluate.curve_clips=0", "evaluate.checks=false"))
+    model, _ = load_model(artifacts / "train" / "amr-s0" / "best")
+    summary = json.loads((out / "evaluation" / "amr-s0.json").read_text())
+    assert replay(model, out / "evaluation" / "amr-s0_adversarial.arrow") == summary["worst"]
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["model.fusion=mmtm"], "python -m pipelines.train"),
+        (["variant=mmtm"], "python -m pipelines.train"),
         (["data.train_subjects=[1,2,3]"], "test"),
-        (["evaluate.suite=standard", "evaluate.twin=late"], "pipelines.train model.fusion=late"),
+        (["evaluate.suite=standard", "evaluate.twin=late"], "pipelines.train variant=late"),
         (["evaluate.curve_eps=[1.0,0.5]"], "start at 0 and rise"),
     ],
 )

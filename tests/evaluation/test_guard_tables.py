@@ -241,4 +241,9 @@ def test_the_suites_are_the_published_ones() -> None:
     ]  # fmt: skip
 
 
-HASHES = {"thin": "ff860c9fccb8", "quick": "481e28c6197a", "standard": "942ca67918f4"}
+HASHES = {
+    "thin": "ff860c9fccb8",
+    "quick": "481e28c6197a",
+    "full": "1ae3f61671dd",
+    "standard": "942ca67918f4",
+}

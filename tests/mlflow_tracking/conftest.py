@@ -89,8 +89,10 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     spec = to_dict(config.model)
     model = build_model({**spec, "num_classes": len(split.classes)})
     about = {"model": spec, "num_classes": len(split.classes), "classes": split.classes}
-    save_checkpoint(root / "artifacts" / "train" / "amr" / "best", model, about)
-    evaluate(root / "artifacts", config, "amr")
+    save_checkpoint(root / "artifacts" / "train" / "amr-s0" / "best", model, about)
+    validation = {"robust_acc": {"worst": 0.5}, "clean_acc": 0.6}
+    (root / "artifacts" / "train" / "amr-s0" / "metrics.json").write_text(json.dumps(validation))
+    evaluate(root / "artifacts", config, "amr-s0")
     return root
 
 
@@ -108,7 +110,7 @@ def held_out(artifacts: Path, config: Config) -> ClipDataset:
 def evaluate(artifacts: Path, config: Config, name: str) -> None:
     """Evaluate `train/<name>/best` on the test split with the thin suite."""
     data = held_out(artifacts, config)
-    model, _ = load_model(artifacts / "train" / name / "best")
+    model, about = load_model(artifacts / "train" / name / "best")
     threat = ThreatModel(
         rgb=Budget("Linf", config.threat.rgb.eps),
         skeleton=Budget("Linf", config.threat.skeleton.eps),
@@ -116,9 +118,11 @@ def evaluate(artifacts: Path, config: Config, name: str) -> None:
     batch = data.batch(range(len(data)))
     found = evaluate_model(model, batch, threat, "thin", name=name, classes=data.classes)
     summary, table = found.summary, found.records
+    body = {**summary, "variant": "amr", "seed": 0}
+    body["checkpoint_sha256"] = about["weights_sha256"]
     folder = artifacts / "evaluation"
     folder.mkdir(exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps(summary))
+    (folder / f"{name}.json").write_text(json.dumps(body))
     with pa.OSFile(str(folder / f"{name}.arrow"), "wb") as sink:
         with pa.ipc.new_file(sink, table.schema) as writer:
             writer.write_table(table)

@@ -65,11 +65,11 @@ def test_versions_and_aliases(project: Any, tmp_path: Path, evaluate_again: Any)
     assert run_register(project)["version"] == 1
 
     # Another model that fails the gate becomes challenger, and the stage does not fail.
-    model, config = load_model(project.artifacts / "train" / "amr" / "best")
+    model, config = load_model(project.artifacts / "train" / "amr-s0" / "best")
     with torch.no_grad():
         next(iter(model.parameters())).mul_(1.5)
-    save_checkpoint(project.artifacts / "train" / "amr" / "best", model, config)
-    evaluate_again(project.artifacts, project.config, "amr")
+    save_checkpoint(project.artifacts / "train" / "amr-s0" / "best", model, config)
+    evaluate_again(project.artifacts, project.config, "amr-s0")
     second = run_register(project, "register.min_clean_acc=0.999")
     assert (second["version"], second["alias"], second["champion"]) == (2, "challenger", 1)
     assert any("at least 0.999" in reason for reason in second["reasons"])
@@ -83,15 +83,15 @@ def test_versions_and_aliases(project: Any, tmp_path: Path, evaluate_again: Any)
     assert version.description.startswith("# amr: amr")
     run = client.get_run(version.run_id)
     assert run.data.metrics["test/clean_acc"] == pytest.approx(
-        json.loads((project.artifacts / "evaluation" / "amr.json").read_text())["clean_acc"][
+        json.loads((project.artifacts / "evaluation" / "amr-s0.json").read_text())["clean_acc"][
             "value"
         ]
     )
 
     # The other terms of another suite are noticed, with the champion's own evaluation.
-    summary = json.loads((project.artifacts / "evaluation" / "amr.json").read_text())
+    summary = json.loads((project.artifacts / "evaluation" / "amr-s0.json").read_text())
     summary["suite_hash"] = "another"
-    (project.artifacts / "evaluation" / "amr.json").write_text(json.dumps(summary))
+    (project.artifacts / "evaluation" / "amr-s0.json").write_text(json.dumps(summary))
     third = run_register(project)
     assert (third["version"], third["champion"]) == (3, 1)
     assert "suite" in third["reasons"][0]

@@ -29,7 +29,7 @@ def test_predict(project: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert predict.main([*files, *project.words, "--json", "--picture", str(picture)]) == 0
     registered = json.loads(capsys.readouterr().out)
     assert picture.read_bytes().startswith(b"\x89PNG")
-    folder = project.artifacts / "train" / "amr" / "best"
+    folder = project.artifacts / "train" / "amr-s0" / "best"
     assert predict.main([*files, *project.words, "--json", "--model", str(folder)]) == 0
     assert json.loads(capsys.readouterr().out) == registered
     assert predict.main([*files, *project.words]) == 0
@@ -103,13 +103,13 @@ def test_an_evaluation_is_had_again(
 
     words = [
         *project.words,
-        "evaluate.workers=1",
-        "evaluate.curves=false",
+        "ray.tasks=1",
+        "evaluate.curve_clips=0",
         "evaluate.checks=false",
         "ray.workers=1",
     ]
     assert evaluate.run_stage("evaluate", evaluate.main, words) == 0
-    box = newest(project.artifacts, "evaluate", "amr")
+    box = newest(project.artifacts, "evaluate", "amr-s0")
     assert box is not None
     run_id = box.state()["run_id"]
     # A commit made meanwhile (by whoever works in this folder) is told and overruled.

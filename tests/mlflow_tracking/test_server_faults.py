@@ -243,5 +243,5 @@ def test_the_registry_is_away_and_sync_registers_later(
     place = project.artifacts / "fetched"
     place.mkdir()
     checkpoint, _ = fetch(f"http://127.0.0.1:{site.port}", "models:/later@champion", place)
-    best = project.artifacts / "train" / "amr" / "best" / "model.safetensors"
+    best = project.artifacts / "train" / "amr-s0" / "best" / "model.safetensors"
     assert (checkpoint / "model.safetensors").read_bytes() == best.read_bytes()

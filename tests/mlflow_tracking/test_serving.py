@@ -25,7 +25,7 @@ def predictor(project: Any) -> Predictor:
     shards = ShardSet.open(project.artifacts / "shards")
     settings = project.artifacts / "serving.json"
     settings.write_text(json.dumps({"shards": shards.index}))
-    return Predictor.load(project.artifacts / "train" / "amr" / "best", settings)
+    return Predictor.load(project.artifacts / "train" / "amr-s0" / "best", settings)
 
 
 def files(project: Any) -> dict[str, tuple[Path, Path]]:
@@ -47,7 +47,7 @@ def test_a_raw_clip_becomes_the_very_batch_that_was_evaluated(
     expected = data.batch(range(len(data)))
     for got, wanted in zip(batch[:3], expected[:3], strict=True):
         assert torch.equal(got, wanted)
-    with pa.memory_map(str(project.artifacts / "evaluation" / "amr.arrow")) as source:
+    with pa.memory_map(str(project.artifacts / "evaluation" / "amr-s0.arrow")) as source:
         records = pa.ipc.open_file(source).read_all().to_pylist()
     evaluated = {r["clip_id"]: r["prediction"] for r in records if r["cell"] == "clean"}
     answers = predictor.predict(batch)
@@ -141,7 +141,7 @@ def test_a_planted_checkpoint_is_refused_and_runs_nothing(
     project: Any, tmp_path: Path, name: str
 ) -> None:
     proof = tmp_path / "proof"
-    best = project.artifacts / "train" / "amr" / "best"
+    best = project.artifacts / "train" / "amr-s0" / "best"
     if name == "model.pt":
         (best / "model.safetensors").unlink()
     (best / name).write_bytes(pickle.dumps(_Trap(proof)))

@@ -17,10 +17,10 @@ from components.evaluation.curves import curves, standing_grid
 from components.evaluation.evaluate import evaluate_model
 from components.models import build_model
 from components.reporting.page import threat_words
-from components.reporting.paired import differences, verdicts
+from components.reporting.paired import differences
 from components.reporting.read import ReportError, read_results
-from components.reporting.seeds import summarise_seeds
 from components.reporting.table import rows_of, terminal_table
+from components.reporting.verdicts import verdicts
 from pipelines import report
 from pipelines._stage import run_stage
 
@@ -32,7 +32,7 @@ MODEL = {
     "fusion_stages": (),
     "width": 0.25,
     "dropout": 0.0,
-    "amr": {"heads": 2, "width": 8, "temperature": 1.0},
+    "amr": {"temperature": 1.0},
     "num_classes": len(CLASSES),
 }
 
@@ -63,13 +63,14 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
         label[::4] = (label[::4] + 1) % len(CLASSES)  # some clips are wrong on clean input
         batch = clips._replace(label=label)
         found = evaluate_model(model, batch, threat, "thin", name=fusion, classes=CLASSES)
-        (folder / f"{fusion}.json").write_text(json.dumps(found.summary))
-        with pa.OSFile(str(folder / f"{fusion}.arrow"), "wb") as out:
+        about = {"recipe": "sample", "variant": fusion, "seed": 0}
+        (folder / f"{fusion}-s0.json").write_text(json.dumps({**found.summary, **about}))
+        with pa.OSFile(str(folder / f"{fusion}-s0.arrow"), "wb") as out:
             with pa.ipc.new_file(out, found.records.schema) as writer:
                 writer.write_table(found.records)
         grid = standing_grid(model, batch, threat, EPS, seed=0)
-        body = curves([grid], batch.size, threat, EPS, {"model": fusion})
-        (folder / f"{fusion}_curves.json").write_text(json.dumps(body))
+        body = curves([grid], batch.size, threat, EPS, {"run": f"{fusion}-s0"})
+        (folder / f"{fusion}-s0_curves.json").write_text(json.dumps(body))
     return folder
 
 
@@ -79,7 +80,7 @@ def artifacts(measured: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "artifacts"
     shutil.copytree(measured, folder / "evaluation")
     for model in ("amr", "concat"):
-        train = folder / "train" / model
+        train = folder / "train" / f"{model}-s0"
         train.mkdir(parents=True)
         (train / "history.csv").write_text(
             "epoch,loss,val_clean_acc,val_robust_acc_worst\n1,2.5,0.2,0.1\n2,1.5,0.5,0.3\n"
@@ -105,7 +106,7 @@ def artifacts(measured: Path, tmp_path: Path) -> Path:
     (folder / "registered.json").write_text(
         json.dumps(
             {
-                "model": "amr", "name": "amr", "version": 2, "alias": "champion",
+                "variant": "amr", "name": "amr", "version": 2, "alias": "champion",
                 "decision": "promoted", "reasons": ["there is no champion yet"],
             }
         )
@@ -151,7 +152,7 @@ def test_page_shows_the_evaluation_figures_and_loads_nothing(artifacts: Path) ->
     page = _page(artifacts)
     assert page.loads and all(source.startswith("data:image/") for source in page.loads)
     text = " ".join(" ".join(page.text).split())
-    worst = json.loads((artifacts / "evaluation" / "amr.json").read_text())["worst"]["both"]
+    worst = json.loads((artifacts / "evaluation" / "amr-s0.json").read_text())["worst"]["both"]
     assert f"{100 * worst['value']:.1f} %" in text
     assert f"{100 * worst['low']:.1f}–{100 * worst['high']:.1f}, 12 clips" in text
     assert "at most 8/255 of the full range" in text and "0.05 m (5 cm)" in text
@@ -162,17 +163,16 @@ def test_page_shows_the_evaluation_figures_and_loads_nothing(artifacts: Path) ->
 
 def test_several_seeds_are_on_the_page_where_they_were_run(artifacts: Path) -> None:
     assert _run(artifacts) == 0 and "Over 2 seeds" not in " ".join(_page(artifacts).text)
-    (artifacts / "seeds").mkdir()
-    body = summarise_seeds({0: artifacts, 1: artifacts}, ["amr", "concat"])
-    out = artifacts / "seeds" / "seeds.json"
-    out.write_text(json.dumps({**body, "suite": "thin"}))
-    assert _run(artifacts) == 0
+    folder = artifacts / "evaluation"
+    for variant in ("amr", "concat"):
+        body = json.loads((folder / f"{variant}-s0.json").read_text())
+        (folder / f"{variant}-s1.json").write_text(json.dumps({**body, "seed": 1}))
+        shutil.copy(folder / f"{variant}-s0.arrow", folder / f"{variant}-s1.arrow")
+    assert _run(artifacts, "seeds=[0,1]") == 0
     text = " ".join(" ".join(_page(artifacts).text).split())
     assert "Over 2 seeds" in text and "amr - concat" in text and "12 test clips" in text
-    both = body["models"]["amr"]["both"]
+    both = read_results(artifacts).seeds["models"]["amr"]["both"]
     assert f"{100 * both['value']:.1f} ±0.0 ({100 * both['low']:.1f}" in text
-    out.write_text("{}")
-    assert _run(artifacts) != 0
 
 
 def test_trials_are_ranked_by_the_second_rung_and_shortened(artifacts: Path) -> None:
@@ -206,7 +206,9 @@ def test_pictures_of_many_trials_wait_for_many_trials(artifacts: Path) -> None:
 
 
 def test_evaluation_without_curves_beside_one_with_them(artifacts: Path) -> None:
-    (artifacts / "evaluation" / "amr_curves.json").write_text('{"model": "amr", "train_eps": {}}')
+    (artifacts / "evaluation" / "amr-s0_curves.json").write_text(
+        '{"run": "amr-s0", "train_eps": {}}'
+    )
     assert _run(artifacts) == 0
     assert "Robust accuracy against eps" in (artifacts / "report" / "index.html").read_text()
 
@@ -220,7 +222,7 @@ def test_training_eps_against_test_eps_over_several_runs(
     for run, eps in (("strong", 8 / 255), ("weak", 2 / 255)):
         folder = artifacts.parent / run / "evaluation"
         folder.mkdir(parents=True)
-        body = json.loads((artifacts / "evaluation" / "amr_curves.json").read_text())
+        body = json.loads((artifacts / "evaluation" / "amr-s0_curves.json").read_text())
         body["train_eps"] = {"rgb": eps, "skeleton": 0.05}
         (folder / "amr_curves.json").write_text(json.dumps(body))
         curves[run] = body
@@ -295,7 +297,7 @@ def test_no_usable_evaluation_is_one_clear_line(
     folder = tmp_path / "artifacts" / "evaluation"
     folder.mkdir(parents=True)
     if what != "nothing":
-        (folder / "amr.json").write_text("{" if what == "broken" else '{"clips": 3}')
+        (folder / "amr-s0.json").write_text("{" if what == "broken" else '{"clips": 3}')
     assert _run(tmp_path / "artifacts") == 2
     said = capsys.readouterr().err
     assert str(folder) in said and "evaluate" in said and "Traceback" not in said
@@ -338,7 +340,7 @@ def test_main_model_is_the_registered_one_and_comes_first(artifacts: Path) -> No
     results = read_results(artifacts)
     assert results.main == "amr" and list(results.models) == ["amr", "concat"]
     registered = artifacts / "registered.json"
-    registered.write_text('{"model": "concat"}')
+    registered.write_text('{"variant": "concat"}')
     assert list(read_results(artifacts).models) == ["concat", "amr"]
 
 
@@ -349,12 +351,12 @@ def test_paired_differences_agree_with_the_summaries(artifacts: Path) -> None:
     for cell in ("rgb", "skeleton", "both"):
         ours, theirs = (results.models[m]["worst"][cell]["value"] for m in ("amr", "concat"))
         assert rows["concat", cell]["value"] == pytest.approx(ours - theirs)
-        standing = verdicts(artifacts / "evaluation" / "amr.arrow", cell)
+        standing = verdicts(artifacts / "evaluation" / "amr-s0.arrow", cell)
         assert sum(standing.values()) / len(standing) == pytest.approx(ours)
 
 
 def test_models_tested_on_other_clips_are_not_compared(artifacts: Path) -> None:
-    path = artifacts / "evaluation" / "concat.arrow"
+    path = artifacts / "evaluation" / "concat-s0.arrow"
     table = pa.ipc.open_file(path.read_bytes()).read_all()  # no map: the file is written again
     with pa.OSFile(str(path), "wb") as out:
         with pa.ipc.new_file(out, table.schema) as writer:
@@ -362,6 +364,30 @@ def test_models_tested_on_other_clips_are_not_compared(artifacts: Path) -> None:
     results = read_results(artifacts)
     assert differences(artifacts, results) == []
     assert "different clips" in results.notes[-1]
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("threat_fingerprint", "threat model"),
+        ("suite_hash", "attack suite"),
+        ("shards_fingerprint", "shards"),
+        ("clips", "number of test clips"),
+        ("recipe", "recipe"),
+    ],
+)
+def test_what_was_measured_on_other_terms_is_left_out_and_said(
+    artifacts: Path, key: str, words: str
+) -> None:
+    for run in ("amr-s0", "concat-s0"):
+        path = artifacts / "evaluation" / f"{run}.json"
+        value = "one" if run == "amr-s0" else "another"
+        path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    results = read_results(artifacts)
+    assert list(results.models) == ["amr"]
+    assert any(words in note and "variant=concat" in note for note in results.notes)
+    assert _run(artifacts) == 0
+    assert f"another {words}" in " ".join(_page(artifacts).text)
 
 
 def test_budget_is_put_in_words() -> None:
