@@ -60,3 +60,32 @@ def test_a_better_model_takes_the_champion_s_place() -> None:
     candidate = evaluated(dict.fromkeys(CELLS, 60), right=90)
     assert decide(candidate, champion, RegisterSection(), CLIPS).promote
     assert not decide(champion, candidate, RegisterSection(), CLIPS).promote
+
+
+def test_without_records_the_interval_is_newcombe_s() -> None:
+    """56 of 70 against 48 of 80: 0.0524 to 0.3339 (Newcombe 1998, table II, method 10, a)."""
+    figures = []
+    for right, n in ((56, 70), (48, 80)):
+        clean = accuracy(np.arange(n) < right)
+        worst = dict.fromkeys(CELLS, clean)
+        figures.append(evaluated(dict.fromkeys(CELLS, 50), clean_acc=clean, worst=worst))
+    unpaired = [Evaluated("m", e.summary, None, e.terms) for e in figures]
+    reasons = decide(unpaired[0], unpaired[1], RegisterSection(), CLIPS).reasons
+    assert any("+20.0 points" in r and "+5.2 to +33.4" in r for r in reasons), reasons
+    reasons = decide(unpaired[1], unpaired[0], RegisterSection(), CLIPS).reasons
+    assert any("-20.0 points" in r and "-33.4 to -5.2" in r for r in reasons), reasons
+
+
+def test_a_paired_comparison_needs_the_same_clips() -> None:
+    champion = evaluated(dict.fromkeys(CELLS, 60))
+    table = champion.records
+    other = table.set_column(
+        0, "clip_id", pa.array([f"x{name.as_py()}" for name in table["clip_id"]])
+    )
+    decision = decide(
+        evaluated(dict.fromkeys(CELLS, 60)),
+        Evaluated("old", champion.summary, other, champion.terms),
+        RegisterSection(),
+        CLIPS,
+    )
+    assert decision.promote and any("unpaired" in reason for reason in decision.reasons)

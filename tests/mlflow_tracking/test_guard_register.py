@@ -8,8 +8,8 @@ from pipelines import register
 
 
 def test_the_evaluation_of_another_checkpoint_is_refused(project: Any, capsys: Any) -> None:
-    folder = project.artifacts / "train" / "amr-s0" / "best"
-    evaluation = project.artifacts / "evaluation" / "amr-s0.json"
+    (folder,) = (project.artifacts / "train").glob("*/best")
+    (evaluation,) = (project.artifacts / "evaluation").glob("amr*.json")
     model, config = load_model(folder)
     summary = json.loads(evaluation.read_text())
     evaluation.write_text(json.dumps({**summary, "checkpoint_sha256": config["weights_sha256"]}))

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from components.checkpoint import save_checkpoint
+from components.config import to_dict
 from components.config.load import load_config
 from components.models import build_model
 from pipelines._finalists import score_checkpoint
@@ -18,7 +19,7 @@ def checkpoint(tmp_path: Path, tiny_search: list[str]):
         Path(__file__).resolve().parents[2] / "params.yaml",
         [*tiny_search, "data.train_subjects=[1,2,3,4]", "data.val_subjects=[2,3]"],
     )
-    spec = config.model.model_dump(mode="json")
+    spec = to_dict(config.model)
     torch.manual_seed(0)
     model = build_model({**spec, "num_classes": 3})
     about = {"model": spec, "num_classes": 3, "classes": [1, 2, 3]}

@@ -217,7 +217,10 @@ def test_a_random_start_can_be_switched_off(train, same_batch) -> None:
 def test_every_epoch_starts_its_attack_elsewhere(train, same_batch) -> None:
     attack = {"steps": 1, "rel_alpha": 0.01}
     first, second = seen_in_training(train, same_batch, epochs=2, attack=attack)
-    assert not torch.equal(first[0], second[0]) and not torch.equal(first[1], second[1])
+    for one, other in zip(
+        relative(first, same_batch.clips), relative(second, same_batch.clips), strict=True
+    ):
+        assert float((one - other).abs().max()) > 1.0  # a step alone makes 0.02 at most
 
 
 def test_the_budget_grows_over_the_warm_up(train, same_batch) -> None:
