@@ -34,7 +34,8 @@ EXPLICIT = True
 GOAL = 0.95
 COPIED = (
     "benchmarks", "components", "deploy", "docs", "mlflow_tracking", "pipelines", "recipes",
-    "tests", "params.yaml", "dvc.yaml", "pyproject.toml", "README.md", "CONTRIBUTING.md", "Makefile",
+    "tests", "params.yaml", "dvc.yaml", "pyproject.toml", "README.md", "CONTRIBUTING.md",
+    "Makefile",
 )  # fmt: skip
 NO_IMPORT = 2  # pytest's code when tests cannot be collected
 EQUIVALENT = Path(__file__).with_name("mutants.yaml")

@@ -1,6 +1,7 @@
 """Where a number comes from: code, data, settings, seeds, attacks, versions, hardware."""
 
 import hashlib
+import logging
 import os
 import platform
 import subprocess
@@ -17,19 +18,24 @@ from components.config import Config, flatten
 from mlflow_tracking.files import read_json
 from mlflow_tracking.store import ROOT
 
+log = logging.getLogger(__name__)
 # DVC rewrites these while the pipeline runs; their content is recorded by itself.
 WRITTEN_BY_DVC = (":(exclude)dvc.lock", ":(exclude)data.dvc")
+COMMIT = "AMR_GIT_COMMIT"  # of a submitted job, whose folder is no repository
 PACKAGES = ("torch", "ray", "mlflow", "dvc", "numpy", "pyarrow", "av", "safetensors", "optuna")
 
 
 def collect(config: Config, artifacts: Path, root: Path = ROOT) -> dict[str, Any]:
     """All facts by name; what cannot be known here is None."""
-    commit = git(root, "rev-parse", "HEAD")
+    sent, _, changed = os.environ.get(COMMIT, "").partition("-")
+    commit = git(root, "rev-parse", "HEAD") or sent or None
+    if commit is None:
+        log.warning("no git commit to record: %s is no repository, and no job names one", root)
     status = git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", *WRITTEN_BY_DVC)
     shards = read_json(artifacts / "shards" / "shards.json")
     return {
         "git_commit": commit,
-        "git_dirty": None if status is None else bool(status),
+        "git_dirty": bool(status) if status is not None else (bool(changed) if sent else None),
         "git_branch": git(root, "rev-parse", "--abbrev-ref", "HEAD"),
         "git_diff_sha": _git_diff(root) if status else None,
         "dvc_lock": file_hash(root / "dvc.lock"),

@@ -1,21 +1,21 @@
 """Which MLflow store a run goes to, and a client for it that gives up soon when it is away."""
 
 import os
-import re
-import socket
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
+from components.address import answers, masked, sqlite_uri
 from components.config.evaluate import TrackingSection
+from components.errors import UserError
 from mlflow_tracking.files import locked
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 ROOT = Path(__file__).resolve().parent.parent
-PROBE_SECONDS = 3.0
+STORES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks")
 REQUEST_SECONDS = "30"
 EXPERIMENT_TAGS = {
     # The UI shows its pages for training, not those for language models.
@@ -32,15 +32,27 @@ def tracking_uri(tracking: TrackingSection, root: Path = ROOT) -> str:
     """MLFLOW_TRACKING_URI, else `tracking.uri`, else a sqlite file in the project's folder.
 
     The path is absolute, since Ray's workers run in other folders. MLflow's own default, a folder
-    of files, raises from MLflow 3.13 on.
+    of files, raises from MLflow 3.13 on: UserError here, before anything long begins.
     """
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking.uri
-    return uri or f"sqlite:///{root / 'mlflow.db'}"
+    uri = (os.environ.get("MLFLOW_TRACKING_URI") or tracking.uri).strip()
+    scheme = uri.partition(":")[0].partition("+")[0] if ":" in uri else ""
+    if not uri:
+        return f"sqlite:///{root / 'mlflow.db'}"
+    if scheme == "sqlite":
+        return sqlite_uri(uri, root)
+    if scheme in ("", "file"):
+        raise UserError(
+            f"{uri} is a folder of files, which MLflow no longer writes to; set tracking.uri (or "
+            "MLFLOW_TRACKING_URI) to sqlite:///mlflow.db or to a server, http://HOST:PORT"
+        )
+    if scheme not in STORES:
+        raise UserError(
+            f"{redact(uri)}: MLflow knows no {scheme!r} store; there are: {', '.join(STORES)}"
+        )
+    return uri
 
 
-def redact(text: str) -> str:
-    """`text` with the user and password of any URI taken out."""
-    return re.sub(r"(\w+://)[^/@\s]+@", r"\1***@", text)
+redact = masked
 
 
 def is_local(uri: str) -> bool:
@@ -49,16 +61,8 @@ def is_local(uri: str) -> bool:
 
 
 def reachable(uri: str) -> bool:
-    """Whether the server's port answers; always true for a database file."""
-    if is_local(uri):
-        return True
-    parts = urlsplit(uri)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    try:
-        socket.create_connection((parts.hostname or "", port), timeout=PROBE_SECONDS).close()
-    except OSError:
-        return False
-    return True
+    """Whether the server's or database's port answers; always true for a database file."""
+    return answers(uri)
 
 
 class Away(ConnectionError):
@@ -142,9 +146,24 @@ def experiment_id(mlflow: "MlflowClient", uri: str, name: str) -> str:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
             found = mlflow.get_experiment_by_name(name)
+    elif (file := sqlite_file(uri)) and (old := moved_from(found.artifact_location, file)):
+        raise UserError(
+            f"the files of the runs in {file} are recorded under {old}, which is not there: the "
+            f"project was moved. Move it back, or link it: ln -s {file.parent} {old.parent}; or "
+            "begin anew by renaming mlflow.db"
+        )
     if found is None or found.lifecycle_stage == "deleted":
         raise MlflowException(
             f"the experiment {name!r} is deleted; restore it (mlflow experiments restore) "
             "or set tracking.experiment to another name"
         )
     return found.experiment_id
+
+
+def moved_from(location: str, file: Path) -> Path | None:
+    """The folder that artifacts are recorded under, when it is gone and lies elsewhere now."""
+    parts = urlsplit(location)
+    old = Path(unquote(parts.path))
+    new = file.absolute().parent / old.name
+    gone = parts.scheme in ("", "file") and old != new and not old.exists()
+    return old if gone and old.name == "mlartifacts" else None

@@ -22,6 +22,7 @@ from ray.exceptions import (
 )
 from tqdm import tqdm
 
+from components.address import answers, masked
 from components.config.train import RaySection
 from pipelines._stage import ROOT, StageError
 
@@ -65,6 +66,11 @@ def cluster(section: RaySection) -> Iterator[Cluster]:
         yield Cluster(_cpus(), own=False)
         return
     address = section.address or _job_address()
+    if address and address not in ("auto", "local") and not answers(address):
+        raise StageError(
+            f"nobody listens at {masked(address)}: start the cluster (`ray start --head`), or "
+            "correct ray.address or RAY_ADDRESS; empty is a Ray of this machine alone"
+        )
     try:
         if address:
             ray.init(address=address, runtime_env=_runtime_env(), log_to_driver=False)

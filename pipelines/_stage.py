@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import components
+from components.address import local_path
 from components.config import Config, load_config, to_dict
 from components.config.base import settings_of
 from components.config.load import nearest, read_yaml
@@ -66,7 +67,7 @@ def absolute(path: str) -> Path:
     Ray's workers and Tune's trials run in other folders, so a relative path must not survive.
     A link is kept as it is: `data` may be one.
     """
-    return Path(path) if Path(path).is_absolute() else ROOT / path
+    return local_path(path, ROOT)
 
 
 def run_stage(

@@ -10,13 +10,18 @@ import argparse
 import asyncio
 import os
 import shlex
+import shutil
+import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
+from components.address import local_path
+from mlflow_tracking.lineage import COMMIT
 from pipelines._cluster import EXCLUDES
 from pipelines._stage import ROOT
 
@@ -46,13 +51,17 @@ def main(argv: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    words = ["python", "-m", "pipelines.job", args.workspace, *args.targets]
+    workspace = str(local_path(args.workspace, Path.cwd()).resolve())
+    entrypoint = in_rays_python(["-m", "pipelines.job", workspace, *args.targets])
     try:
-        job = _submit(client, shlex.join(words))
+        with tempfile.TemporaryDirectory(prefix="submit-") as folder:
+            copied = copy_project(ROOT, Path(folder))
+            job = _submit(client, entrypoint, folder, commit(ROOT))
     except RuntimeError as error:
         print(f"submit: the cluster at {args.address} refused the job: {error}", file=sys.stderr)
         return 2
-    print(f"job {job} on {args.address}; workspace {args.workspace}", flush=True)
+    print(f"sent {copied} files of the project")
+    print(f"job {job} on {args.address}; workspace {workspace}", flush=True)
     try:
         asyncio.run(_follow(client, job))
     except KeyboardInterrupt:
@@ -61,14 +70,59 @@ def main(argv: list[str] | None = None) -> int:
     return _status(client, job)
 
 
-def _submit(client: JobSubmissionClient, entrypoint: str) -> str:
+def in_rays_python(words: list[str]) -> str:
+    """A shell command that runs `python WORDS` with the interpreter that Ray itself runs in.
+
+    A job's shell has the PATH of whoever started the node: with `.venv/bin/ray start` and nothing
+    activated, `python` is the system's. The node's own process names the interpreter it was told
+    to start workers with.
+    """
+    found = (
+        'tr "\\0" "\\n" < "/proc/$RAY_RAYLET_PID/cmdline" 2>/dev/null | '
+        "sed -n 's/^--python_worker_command=\\([^ ]*\\).*/\\1/p'"
+    )
+    return f'interpreter="$({found})"; exec "${{interpreter:-python}}" {shlex.join(words)}'
+
+
+def copy_project(root: Path, folder: Path) -> int:
+    """Copy what git tracks, as it lies in the working tree, to `folder`; the number of files.
+
+    So neither results nor raw data behind a link travel, which must not be passed on. Without git
+    everything does that `EXCLUDES` does not name.
+    """
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, timeout=60)
+    if listed.returncode:
+        ignore = shutil.ignore_patterns(*(name.lstrip("/") for name in EXCLUDES))
+        shutil.copytree(root, folder, symlinks=True, ignore=ignore, dirs_exist_ok=True)
+        return sum(1 for path in folder.rglob("*") if path.is_file())
+    count = 0
+    for name in os.fsdecode(listed.stdout).split("\0"):
+        source, target = root / name, folder / name
+        if not name or source.is_symlink() or not source.is_file():
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(source, target)
+        count += 1
+    return count
+
+
+def commit(root: Path) -> str:
+    """The commit that the job's lineage names, marked when the working tree differs from it."""
+    words = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    done = subprocess.run(words, cwd=root, capture_output=True, text=True, timeout=60)
+    if done.returncode:
+        print("submit: no git commit here, so the job's runs will name none", file=sys.stderr)
+    return done.stdout.strip()
+
+
+def _submit(client: JobSubmissionClient, entrypoint: str, folder: str, revision: str) -> str:
     """The job's id. A cluster that has just started has no agent for some seconds: wait for it."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
             return client.submit_job(
                 entrypoint=entrypoint,
-                runtime_env={"working_dir": str(ROOT), "excludes": EXCLUDES},
+                runtime_env={"working_dir": folder, "env_vars": {COMMIT: revision}},
                 metadata={"project": "amr-robust-pipeline"},
             )
         except RuntimeError as error:

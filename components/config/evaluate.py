@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from components.config.base import Section, setting
+from components.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,17 @@ class RegisterSection(Section):
     replace: bool = setting(
         False, "promote although the champion was measured on other data or attacks"
     )
+
+    def __post_init__(self) -> None:
+        check_name("register.name", self.name)
+
+
+def check_name(key: str, name: str) -> None:
+    """UserError for a name that MLflow's registry or a file system refuses."""
+    bad = sorted({c for c in name if c in "/:.%\"'\\" or not c.isprintable()})
+    if not name.strip() or bad or len(name) > 250:
+        what = f"holds {' '.join(map(repr, bad))}" if bad else "is empty or too long"
+        raise UserError(f"{key}={name!r} {what}; MLflow takes letters, digits, blanks, '-', '_'")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from components.config.model import ModelSection
 from components.config.threat import ThreatSection
 from components.config.train import RaySection, TrainSection
 from components.config.tune import TuneSection
+from components.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,19 @@ class Config(Section):
     register: RegisterSection = RegisterSection()
     tracking: TrackingSection = TrackingSection()
     ray: RaySection = RaySection()
+
+    def __post_init__(self) -> None:
+        if self.data.source == "imigue":
+            return  # joints in pixels
+        budgets = {
+            "threat.skeleton.eps": self.threat.skeleton.eps,
+            "train.attack.skeleton_eps": self.train.attack.skeleton_eps,
+        }
+        for key, eps in budgets.items():
+            if eps > 2.0 and self.threat.skeleton.norm == "Linf":
+                raise UserError(
+                    f"{key}={eps:g}: joints are in metres; {eps / 1000:g} was meant (millimetres)?"
+                )
 
     @property
     def run(self) -> str:

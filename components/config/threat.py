@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from components.config.base import Section, setting
+from components.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,15 @@ class ThreatSection(Section):
         ge=0,
     )
 
+    def __post_init__(self) -> None:
+        check_pixel_eps("threat.rgb.eps", self.rgb.eps if self.rgb.norm == "Linf" else 0.0)
+
+
+def check_pixel_eps(key: str, eps: float) -> None:
+    """UserError for a budget in the unit of bytes: pixels are in [0, 1]."""
+    if eps > 1.0:
+        raise UserError(f"{key}={eps:g}: pixels are in [0, 1]; {eps:g}/255 was meant?")
+
 
 @dataclass(frozen=True)
 class TrainAttackSection(Section):
@@ -51,3 +61,6 @@ class TrainAttackSection(Section):
     heads: float = setting(
         0.0, "weight of the heads' loss in what the PGD of pgd_at and mart climbs", ge=0
     )
+
+    def __post_init__(self) -> None:
+        check_pixel_eps("train.attack.rgb_eps", self.rgb_eps)

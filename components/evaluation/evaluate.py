@@ -13,15 +13,16 @@ import torch
 from torch import nn
 
 from components.attacks import CELLS, ThreatModel, frozen
-from components.batch import Batch, ModelOutput, logits_of
+from components.batch import Batch, ModelOutput
 from components.errors import UserError
 from components.evaluation.cascade import ChunkResult, run_cascade
 from components.evaluation.checks import SUBSET, Flag, check_model
-from components.evaluation.loop import cells_of, device_of
+from components.evaluation.loop import cells_of, device_of, pixel_bounds
 from components.evaluation.outcome_checks import check_records
 from components.evaluation.records import to_records
 from components.evaluation.suite import Entry, describe, entries_of, suite_hash
 from components.evaluation.summary import summarise
+from components.inputs import check_clips, check_logits
 
 
 @dataclass
@@ -54,6 +55,7 @@ def evaluate_model(
     twin: nn.Module | None = None,
     checks: bool = True,
     keep: bool = False,
+    unit: str = "metres",
 ) -> Evaluation:
     """Evaluate your own model under a fixed suite of attacks.
 
@@ -67,7 +69,9 @@ def evaluate_model(
     twin: a model without AMR whose adversarial clips are tried on this one.
     checks: run the gradient-masking checks on a fixed subset, see docs/flags.md.
     keep: keep the worst adversarial clips, for `components.evaluation.export`.
-    Raises ValueError for no clips, an unknown suite, or labels for which there is no logit.
+    unit: of the joints and their budget; joints of any other unit than metres are not checked.
+    Raises UserError for no clips, clips that are not what `Batch` promises (`components.inputs`), a
+    model that returns no logits, an unknown suite, or labels for which there is no logit.
     """
     device = device_of(model)
     parts = [batches] if isinstance(batches, Batch) else batches
@@ -77,7 +81,7 @@ def evaluate_model(
     subset: Batch | None = None
     outputs = 0
     for part in parts:
-        batch = part.to(device)
+        batch = check_clips(part, **pixel_bounds(threat), unit=unit).to(device)
         if not chunks:
             has, outputs = abilities(model, batch)
             entries = entries_of(suite, has | ({"twin"} if twin is not None else set()))
@@ -105,7 +109,8 @@ def abilities(model: nn.Module, clips: Batch) -> tuple[frozenset[str], int]:
     has = set()
     if isinstance(output, ModelOutput):
         has = {part for part in ("weights", "aux") if getattr(output, part)}
-    return frozenset(has), logits_of(output).shape[1]
+    logits = output.logits if isinstance(output, ModelOutput) else output
+    return frozenset(has), check_logits(logits, one.size)
 
 
 def rank(clip_id: str) -> bytes:

@@ -75,3 +75,11 @@ def device_of(model: nn.Module) -> torch.device:
     for tensor in (*model.parameters(), *model.buffers()):
         return tensor.device
     return torch.device("cpu")
+
+
+def pixel_bounds(threat: ThreatModel) -> dict[str, float]:
+    """`low` and `high` of the pixels that the threat model is stated in."""
+    rgb = threat.rgb
+    if rgb is None or rgb.low is None or rgb.high is None:
+        return {"low": 0.0, "high": 1.0}
+    return {"low": rgb.low, "high": rgb.high}

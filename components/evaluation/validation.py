@@ -8,9 +8,10 @@ from torch import nn
 from components.attacks import CELLS, ThreatModel
 from components.batch import Batch
 from components.evaluation.cascade import run_cascade
-from components.evaluation.loop import cells_of, device_of
+from components.evaluation.loop import cells_of, device_of, pixel_bounds
 from components.evaluation.metrics import accuracy_of
 from components.evaluation.suite import Entry
+from components.inputs import check_clips
 
 
 def robust_counts(
@@ -51,6 +52,7 @@ def robust_accuracy(
     attack: str = "pgd",
     cells: Sequence[str] = CELLS,
     seed: int = 0,
+    unit: str = "metres",
     **parameters: Any,
 ) -> dict[str, Any]:
     """Clean accuracy and, per cell, robust accuracy under one attack.
@@ -59,8 +61,9 @@ def robust_accuracy(
     `{"value", "low", "high", "n"}` in [0, 1]. For a figure that nobody can break later, run a
     suite (`components.evaluation.evaluate_model`).
     """
+    checked = (check_clips(batch, **pixel_bounds(threat), unit=unit) for batch in batches)
     return from_counts(
-        robust_counts(model, batches, threat, attack=attack, cells=cells, seed=seed, **parameters)
+        robust_counts(model, checked, threat, attack=attack, cells=cells, seed=seed, **parameters)
     )
 
 

@@ -124,11 +124,16 @@ def _numbers(tokens: list[bytes]) -> np.ndarray:
         values = pc.cast(text, pa.float64()).to_numpy(zero_copy_only=False).copy()
     except (pa.ArrowInvalid, UnicodeDecodeError):
         try:
-            values = np.fromiter(map(float, tokens), np.float64, len(tokens))
+            values = np.fromiter(map(_number, tokens), np.float64, len(tokens))
         except ValueError as error:
             raise Rejected("skeleton-malformed", f"a joint has no number: {error}") from error
     values[~np.isfinite(values)] = np.nan
     return values.reshape(-1, JOINTS, JOINT_FIELDS)
+
+
+def _number(token: bytes) -> float:
+    # Microsoft's C runtime before 2015 writes NaN and infinity as 1.#QNAN, -1.#IND, 1.#INF.
+    return float("nan") if b".#" in token else float(token)
 
 
 def _count(tokens: list[bytes], at: int, most: int, what: str) -> int:

@@ -32,11 +32,15 @@ Frames = Iterable[av.VideoFrame]
 
 
 class VideoInfo(NamedTuple):
-    """What a look at the packets tells: frames expected, and the picture's size."""
+    """What a look at the packets tells: frames there, the picture's size, frames promised.
+
+    promised: what the header says; 0 where the container does not say
+    """
 
     frames: int
     width: int
     height: int
+    promised: int = 0
 
 
 class _Deadline(threading.local):
@@ -117,7 +121,7 @@ def probe(path: str) -> VideoInfo:
                     first = next(iter(packet.decode()), None)
         if first is None:
             raise Rejected("video-unreadable", "no frame can be decoded")
-        return VideoInfo(count, first.width, first.height)
+        return VideoInfo(count, first.width, first.height, max(stream.frames, 0))
 
 
 def picture_size(path: str) -> tuple[int, int]:
@@ -132,7 +136,7 @@ def decode_span(path: str, first: int, last: int, threads: int = 1) -> Iterator[
     A frame's number is its time on the video's even clock, which holds for MP4, MKV and WebM; an
     AVI is counted from its beginning.
     """
-    if path.endswith(".avi"):
+    if path.lower().endswith(".avi"):
         for number, frame in enumerate(decode(path, threads)):
             if number > last:
                 return

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from pyarrow import fs
 
+from components.address import masked
 from components.errors import UserError
 
 CHUNK = 1 << 20
@@ -98,14 +99,16 @@ def open_store(where: str | Path, *, create: bool = False) -> Store:
     """
     text = str(where)
     if "://" not in text:
-        path = Path(text).absolute()
+        path = Path(text).expanduser().absolute()
         if create:
             path.mkdir(parents=True, exist_ok=True)
         return Store(fs.LocalFileSystem(use_mmap=True), str(path), text)
     try:
         filesystem, root = fs.FileSystem.from_uri(text)
     except (ValueError, NotImplementedError) as error:
-        raise UserError(f"{text!r} is no storage URI that Arrow can open: {error}") from error
+        raise UserError(
+            f"{masked(text)!r} is no storage URI that Arrow can open: {masked(str(error))}"
+        ) from error
     if create:
         filesystem.create_dir(root, recursive=True)
     return Store(filesystem, root, text)

@@ -22,7 +22,7 @@ from components.ntu.video import Frames, VideoInfo
 from components.sources.base import Found, Listing, Source, inside
 from components.sources.walk import walk_files
 
-_VIDEO = re.compile(r"(\d{1,3})\.(?:mp4|avi|mkv|webm|mov)")
+_VIDEO = re.compile(r"(\d{1,3})\.(?:mp4|avi|mkv|webm|mov)", re.IGNORECASE)
 _FRAME = re.compile(r"(\d{1,3})_(\d{12})_keypoints\.json")
 _COLUMNS = ("video_id", "label_id", "start_frame", "end_frame", "class", "subject_id")
 # Kinect v2's joint -> OpenPose BODY_25 (0-24), left hand (25-45), right hand (46-66).
@@ -44,13 +44,13 @@ def find(root: Path) -> Listing:
     labels = []
     strangers = []
     for path, name in walk_files(root):
-        if name.endswith(".csv"):
+        if name.lower().endswith(".csv"):
             labels.append(path)
         elif match := _VIDEO.fullmatch(name):
             videos.setdefault(int(match[1]), path)
         elif match := _FRAME.fullmatch(name):
             joints.setdefault(int(match[1]), path.rpartition("/")[0])
-        elif name.endswith((".json", ".mp4", ".avi")):
+        elif not name or name.lower().endswith((".json", ".mp4", ".avi", ".mkv", ".webm", ".mov")):
             strangers.append(path)
     clips = {}
     for path in labels:

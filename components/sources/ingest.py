@@ -66,7 +66,7 @@ def look(source: Source, root: Path, found: Found, seconds: float = 0.0) -> Look
     def read() -> tuple[People, VideoInfo, str]:
         _require_plain(root, found)
         people = source.people(root, found)
-        return people, source.probe(root, found), _digest(source.files(root, found))
+        return people, _whole(source.probe(root, found)), _digest(source.files(root, found))
 
     try:
         people, info, digest = within(seconds, read)
@@ -141,7 +141,7 @@ def _keep(
     try:
         _require_plain(root, found)
         people = source.people(root, found)
-        expected = expected or source.probe(root, found).frames
+        expected = expected or _whole(source.probe(root, found)).frames
         flags = set(people.flags) | set(found.flags)
 
         def box(width: int, height: int) -> Box:
@@ -171,6 +171,19 @@ def _keep(
         people,
         tuple(sorted(flags)),
     )
+
+
+def _whole(info: VideoInfo) -> VideoInfo:
+    """The same, for a video that has all its frames; Rejected (video-truncated) otherwise.
+
+    With frames missing nobody knows which, so pictures would be filed under times of others.
+    """
+    if info.promised and not same_count(info.frames, info.promised):
+        raise Rejected(
+            "video-truncated",
+            f"the header promises {info.promised} frames, {info.frames} are there",
+        )
+    return info
 
 
 def _require_plain(root: Path, found: Found) -> None:

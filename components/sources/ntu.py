@@ -12,8 +12,11 @@ from components.ntu.video import Frames, VideoInfo
 from components.sources.base import Found, Listing, Source, inside
 from components.sources.walk import walk_files
 
-_VIDEO = re.compile(r"(S\d{3}C\d{3}P\d{3}R\d{3}A\d{3})(?:_rgb)?\.(?:avi|mp4|mkv|webm|mov)")
-_SKELETON = re.compile(r"(S\d{3}C\d{3}P\d{3}R\d{3}A\d{3})\.skeleton")
+_VIDEO = re.compile(
+    r"(S\d{3}C\d{3}P\d{3}R\d{3}A\d{3})(?:_rgb)?\.(?:avi|mp4|mkv|webm|mov)", re.IGNORECASE
+)
+_SKELETON = re.compile(r"(S\d{3}C\d{3}P\d{3}R\d{3}A\d{3})\.skeleton", re.IGNORECASE)
+_NAMED = re.compile(r"S\d{3}C\d{3}P\d{3}R\d{3}A\d{3}", re.IGNORECASE)
 _OURS = (".skeleton", ".avi", ".mp4", ".mkv", ".webm", ".mov")
 
 
@@ -30,14 +33,15 @@ def find(root: Path) -> Listing:
         ):
             match = pattern.fullmatch(name)
             if match and "000" not in re.findall(r"\d{3}", match[1]):
-                clip = ClipId.parse(match[1])
+                clip = ClipId.parse(match[1].upper())
                 if clip in files:
                     twice.setdefault(clip, set()).add(flag)
                 else:
                     files[clip] = path
                 break
         else:
-            if name.endswith(_OURS):
+            # Whatever bears a clip's name is accounted for: `..._rgb.avi.part` is half a download.
+            if not name or name.lower().endswith(_OURS) or _NAMED.search(name):
                 strangers.append(path)
     clips = [
         Found(

@@ -23,7 +23,9 @@ from components.ntu.video import Frames, VideoInfo
 from components.sources.base import Found, Listing, Source, inside
 from components.sources.walk import walk_files
 
-_NAME = re.compile(r"a(\d{1,3})_s(\d{1,3})_t(\d{1,3})_(skeleton|depth|color)\.(?:mat|avi)")
+_NAME = re.compile(
+    r"a(\d{1,3})_s(\d{1,3})_t(\d{1,3})_(skeleton|depth|color)\.(?:mat|avi)", re.IGNORECASE
+)
 # Kinect v2's joint -> Kinect v1's; the neck is put between, tips and thumbs repeat the hand.
 _FROM_V1 = [3, 2, 1, 0, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 1, 7, 7, 11, 11]
 _NECK = 2
@@ -45,8 +47,10 @@ def find(root: Path, *, depth: bool = False) -> Listing:
     for path, name in walk_files(root):
         match = _NAME.fullmatch(name)
         if match and 0 not in (key := tuple(map(int, match.groups()[:3]))):
-            files[match[4]].setdefault((key[0], key[1], key[2]), path)
-        elif name.endswith((".mat", ".avi")) and not name.endswith("_inertial.mat"):
+            own, clip = files[match[4].lower()], (key[0], key[1], key[2])
+            if own.setdefault(clip, path) != path:
+                strangers.append(path)  # a second copy; the first is used
+        elif not name or _is_stray(name.lower()):
             strangers.append(path)
     videos = files["depth"] if depth or not files["color"] else files["color"]
     clips = [
@@ -58,6 +62,10 @@ def find(root: Path, *, depth: bool = False) -> Listing:
         for key in files["skeleton"].keys() | videos.keys()
     ]
     return Listing(sorted(clips, key=lambda found: found.clip), strangers)
+
+
+def _is_stray(name: str) -> bool:
+    return name.endswith((".mat", ".avi")) and not name.endswith("_inertial.mat")
 
 
 def people(root: Path, found: Found) -> People:
@@ -79,7 +87,7 @@ def people(root: Path, found: Found) -> People:
 
 def probe(root: Path, found: Found) -> VideoInfo:
     """Frames and size of the colour video or the depth array."""
-    if found.video.endswith(".avi"):
+    if found.video.lower().endswith(".avi"):
         return video.probe(str(inside(root, found.video)))
     depth = _depth(root, found)
     return VideoInfo(depth.shape[2], depth.shape[1], depth.shape[0])
@@ -87,7 +95,7 @@ def probe(root: Path, found: Found) -> VideoInfo:
 
 def frames(root: Path, found: Found, threads: int) -> Frames:
     """Colour frames, or depth as grey: 0 stays 0, else 255 at 1 m falling to 1 at 4 m."""
-    if found.video.endswith(".avi"):
+    if found.video.lower().endswith(".avi"):
         return video.decode(str(inside(root, found.video)), threads)
     return _grey_frames(_depth(root, found))
 

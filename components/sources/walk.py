@@ -11,7 +11,9 @@ def walk_files(root: Path) -> Iterator[tuple[str, str]]:
     """(path relative to `root` with forward slashes, file name), sorted within each folder.
 
     A folder reached twice through links is read once. Hidden files and folders are left out.
-    ValueError when there is no such folder.
+    What cannot be written as text (a name in another encoding than UTF-8) comes with an empty file
+    name and its bytes spelt out: no clip can be named so, and every adapter lists it.
+    UserError when there is no such folder.
     """
     if not root.is_dir():
         raise UserError(
@@ -34,9 +36,20 @@ def walk_files(root: Path) -> Iterator[tuple[str, str]]:
             if entry.name.startswith("."):
                 continue
             path = f"{relative}/{entry.name}" if relative else entry.name
+            if not _is_text(entry.name):
+                yield os.fsencode(path).decode("utf-8", "backslashreplace"), ""
+                continue
             # A link may lead to a folder on another disk; `is_dir` follows it.
             if entry.is_dir():
                 folders.append(path)
             else:
                 yield path, entry.name
         stack.extend(reversed(folders))
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # bytes that are no UTF-8
+        return False
+    return True

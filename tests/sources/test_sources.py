@@ -1,6 +1,7 @@
 """Adapters: official layouts of three data sets to the same clips."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,50 @@ def test_ntu_finds_clips_in_any_folder_and_behind_links(tmp_path: Path) -> None:
         ("S003C001P001R004A120", True, False),
     ]
     assert sorted(listing.strangers) == ["S002C001P000R001A001.skeleton", "notes.skeleton"]
+
+
+def test_extensions_in_any_case_and_every_file_of_a_clip_are_accounted_for(tmp_path: Path) -> None:
+    for name in ("S001C001P001R001A001_rgb.AVI", "s001c001p001r001a001.Skeleton"):
+        (tmp_path / name).write_text("1")
+    odd = ["S001C001P001R001A002_rgb.avi.part", "S001C001P001R001A002.skeleton.txt"]
+    for name in (*odd, "readme.txt"):
+        (tmp_path / name).write_text("1")
+    listing = get_source("ntu").find(tmp_path)
+    assert [(str(f.clip), bool(f.video), bool(f.skeleton)) for f in listing.clips] == [
+        ("S001C001P001R001A001", True, True)
+    ]
+    assert sorted(listing.strangers) == sorted(odd)
+
+
+@pytest.mark.parametrize("source", ["ntu", "utd_mhad", "imigue"])
+def test_a_name_in_another_encoding_is_listed_and_the_rest_goes_on(
+    tmp_path: Path, source: str
+) -> None:
+    bad = os.fsencode(tmp_path) + b"/\xb9\xc7\xbc\xdc"
+    os.mkdir(bad)
+    (tmp_path / "S001C001P001R001A001.skeleton").write_text("1")
+    listing = get_source(source).find(tmp_path)
+    assert [name for name in listing.strangers if "\\xb9" in name]
+    assert json.dumps(listing.strangers).encode("utf-8")
+    if source == "ntu":
+        assert [str(found.clip) for found in listing.clips] == ["S001C001P001R001A001"]
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.8])
+def test_a_video_cut_short_is_rejected_and_keeps_no_wrong_times(
+    tmp_path: Path, share: float
+) -> None:
+    write_tree(tmp_path, [ClipId(1, 1, 1, 1, 1)], frames=60, width=96, height=54)
+    source = get_source("ntu")
+    (found,) = source.find(tmp_path).clips
+    assert look(source, tmp_path, found).reason == ""
+    video = tmp_path / found.video
+    whole = video.read_bytes()
+    video.write_bytes(whole[: int(share * len(whole))])
+    seen = look(source, tmp_path, found)
+    assert seen.reason == "video-truncated" and "promises 60 frames" in seen.detail
+    with pytest.raises(Rejected, match="video-truncated"):
+        keep(source, tmp_path, found, **KEEP)
 
 
 def test_a_clip_found_twice_keeps_one_file_and_is_flagged(tmp_path: Path) -> None:
