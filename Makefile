@@ -6,11 +6,12 @@ STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 PEERS_STAMP := $(VENV)/.installed-peers
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+RECIPE ?= utd_mhad
 RAY_ADDRESS ?= http://127.0.0.1:8265
 WORKSPACE ?= $(CURDIR)
 export RAY_DEDUP_LOGS ?= 1
 
-.PHONY: demo test style quality bench submit clean
+.PHONY: demo test style quality bench results submit clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -41,6 +42,11 @@ quality: $(DEV_STAMP)  ## lint, types, import directions
 
 bench: $(DEV_STAMP) $(PEERS_STAMP)  ## all benchmarks, or one: make bench NAME=attack_step
 	$(BIN)/python -m benchmarks $(NAME) $(BENCH_ARGS)
+
+results: $(STAMP)  ## make the rows of a recipe again: make results RECIPE=utd_mhad
+	$(BIN)/python -m pipelines.recipe $(RECIPE)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
+	$(BIN)/python -m pipelines.results
 
 submit: $(STAMP)  ## run the pipeline as a job on a Ray cluster
 	$(BIN)/python -m pipelines.submit $(RAY_ADDRESS) --workspace $(WORKSPACE) $(STAGES)

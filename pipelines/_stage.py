@@ -14,8 +14,10 @@ from components.config.base import settings_of
 from components.config.load import nearest, read_yaml
 from components.config.recipes import meaning
 from components.errors import UserError
+from mlflow_tracking.store import tracking_uri
 
 ROOT = Path(__file__).resolve().parent.parent
+LOGGING = ("tune", "train", "evaluate", "register", "report", "sync")
 
 
 class StageError(UserError):
@@ -94,6 +96,8 @@ def run_stage(
         _check_packages()
         config = load_config(args.params, args.overrides)
         check_names(config)
+        if name in LOGGING:
+            tracking_uri(config.tracking)  # an unusable store is named before anything long begins
         main(Stage(name, config, tuple(args.overrides), Path(args.params).absolute()))
     except UserError as error:
         logging.getLogger(name).debug("details", exc_info=True)
