@@ -24,11 +24,11 @@ from benchmarks._bench import Result, paired, ratio_of, spread
 from components.attacks import Budget, ThreatModel, frozen
 from components.attacks.folding import folded
 from components.batch import Batch
+from components.config.train import TrainAttackSection, TrainSection
 from components.models import build_model
 from components.training.layout import channels_last, channels_last_video
 from components.training.memory import keep_freed_memory
-from components.training.recipe import Recipe
-from components.training.step import Trainee, train_step
+from components.training.step import TrainTarget, train_step
 
 CLASSES = 60
 
@@ -46,12 +46,12 @@ def run(args: list[str]) -> Result:
         module, batch = channels_last(module), channels_last_video(batch)
     module.train()
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-4)
-    trainee = Trainee(module, module, optimizer)
+    target = TrainTarget(module, module, optimizer)
     threat = ThreatModel(rgb=Budget("Linf", 8 / 255), skeleton=Budget("Linf", 0.05))
     amp = "bf16" if options.gpu else "fp32"
-    recipe = Recipe(steps=options.steps, amp=amp, aux_weight=0.0)
+    train = TrainSection(attack=TrainAttackSection(steps=options.steps), amp=amp, aux_weight=0.0)
     sides = {
-        "ours": lambda: train_step(trainee, batch, threat, recipe, seed=0),
+        "ours": lambda: train_step(target, batch, threat, train, seed=0),
         "floor": lambda: floor(module, batch, options.steps, amp),
         "floor, folded": lambda: floor(module, batch, options.steps, amp, fold=True),
     }

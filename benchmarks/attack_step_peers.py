@@ -16,12 +16,11 @@ from torch import Tensor, nn
 from benchmarks._bench import Result, paired, ratio_of, spread
 from components.attacks import Budget, ThreatModel
 from components.batch import Batch
+from components.config.train import TrainAttackSection, TrainSection
 from components.models import build_model
-from components.training.craft import Inner
 from components.training.memory import keep_freed_memory
-from components.training.methods import METHODS
-from components.training.recipe import Recipe
-from components.training.step import Trainee, train_step
+from components.training.methods import METHODS, InnerProblem
+from components.training.step import TrainTarget, train_step
 
 EPS, CLASSES = 8 / 255, 27
 
@@ -66,12 +65,14 @@ def run(args: list[str]) -> Result:
     module = VideoNet(frames, size).to(device)
     batch = _batch(options.batch, frames, size).to(device)
     alpha = 2.5 / options.steps * EPS
-    recipe = Recipe(steps=options.steps, aux_weight=0.0, grad_clip=0.0)
+    train = TrainSection(
+        attack=TrainAttackSection(steps=options.steps), aux_weight=0.0, grad_clip=0.0
+    )
     threat = ThreatModel(rgb=Budget("Linf", EPS))
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-5)
-    trainee = Trainee(module, module, optimizer)
+    target = TrainTarget(module, module, optimizer)
     attacks: dict[str, Callable[[], Tensor]] = {
-        "ours": lambda: METHODS["pgd_at"].craft(Inner(module, batch, threat, recipe, 0)).rgb,
+        "ours": lambda: METHODS["pgd_at"].craft(InnerProblem(module, batch, threat, train, 0)).rgb,
         "torchattacks": _torchattacks(module, batch, alpha, options.steps),
         "art": _art(module, batch, alpha, options.steps, device),
     }
@@ -87,7 +88,7 @@ def run(args: list[str]) -> Result:
         return step
 
     sides: dict[str, Callable[[], object]] = {
-        "ours": lambda: train_step(trainee, batch, threat, recipe, seed=0)
+        "ours": lambda: train_step(target, batch, threat, train, seed=0)
     }
     sides |= {name: peer(attacks[name]) for name in ("torchattacks", "art")}
     reached = {name: _reached(module, attack(), batch.label) for name, attack in attacks.items()}

@@ -17,9 +17,9 @@ from components.batch import Batch
 from components.config import Config, from_dict, to_dict
 from components.models import build_model
 from components.training.data import ShardData, open_data
-from components.training.loop import recipe_of, training_threat
+from components.training.loop import training_threat
 from components.training.memory import keep_freed_memory
-from components.training.step import Trainee, train_step
+from components.training.step import TrainTarget, train_step
 
 CUSTOM = {"protocol": "custom", "train_subjects": (1, 3, 5, 7), "val_subjects": (5,)}
 
@@ -64,9 +64,9 @@ def _step(config: Config, classes: int) -> Callable[[Batch], object]:
     torch.manual_seed(0)
     dumped = to_dict(config.model)
     module = build_model({**dumped, "num_classes": classes}).train()
-    trainee = Trainee(module, module, torch.optim.AdamW(module.parameters(), lr=1e-4))
-    threat, recipe = training_threat(config.train.attack), recipe_of(config.train)
-    return lambda batch: train_step(trainee, batch, threat, recipe, seed=0)
+    target = TrainTarget(module, module, torch.optim.AdamW(module.parameters(), lr=1e-4))
+    threat, train = training_threat(config.train.attack), config.train
+    return lambda batch: train_step(target, batch, threat, train, seed=0)
 
 
 def _loaded(data: ShardData, step: Callable[[Batch], object], steps: int, epoch: int) -> float:

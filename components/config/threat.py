@@ -49,18 +49,12 @@ class TrainAttackSection(Section):
     rgb_eps: float = setting(8 / 255, "budget on the video", unit="pixels of [0, 1]", ge=0)
     skeleton_eps: float = setting(0.05, "budget on the joints", unit="metres", ge=0)
     steps: int = setting(2, "steps of PGD; many cheap epochs serve small sets best", ge=1)
-    first_steps: int = setting(0, "steps in the first epoch; 0 = `steps`", ge=0)
-    ramp: int = setting(0, "epochs over which first_steps grows to steps", ge=0)
     rel_alpha: float = setting(0.0, "alpha / eps; 0 = 2.5 / steps (Madry)", ge=0)
     random_start: bool = setting(True, "start at a random point of the ball")
     modalities: Literal["rgb", "skeleton", "both", "mix"] = setting(
         "both", "what is attacked; mix draws one of the three for each step"
     )
-    mix: tuple[float, float, float] = setting((0.25, 0.25, 0.5), "weights of that draw")
     early_stop: bool = setting(False, "clips already fooled take no further step")
-    heads: float = setting(
-        0.0, "weight of the heads' loss in what the PGD of pgd_at and mart climbs", ge=0
-    )
 
     def __post_init__(self) -> None:
         check_pixel_eps("train.attack.rgb_eps", self.rgb_eps)

@@ -5,6 +5,7 @@ from typing import Literal
 
 from components.config.base import Section, setting
 from components.config.threat import TrainAttackSection
+from components.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -37,19 +38,23 @@ class TrainSection(Section):
     awp: float = setting(0.0, "adversarial weight perturbation, relative size", ge=0)
     beta: float = setting(6.0, "weight of the robust term in TRADES and MART", ge=0)
     aux_weight: float = setting(0.5, "weight of the per-modality heads' loss", ge=0)
-    consistency: float = setting(0.0, "clean/adversarial modality-weight term", ge=0)
     grad_clip: float = setting(1.0, "largest gradient norm; 0 = off", ge=0)
     accumulate: int = setting(1, "parts of a batch that go one after the other", ge=1)
     amp: Literal["fp32", "bf16"] = setting("fp32", "precision of the forward passes")
     compile: bool = setting(False, "torch.compile")
-    channels_last: bool = setting(False, "memory layout of videos")
     attack: TrainAttackSection = TrainAttackSection()
     augment: AugmentSection = AugmentSection()
     val_steps: int = setting(3, "PGD steps of the validation after each epoch", ge=1)
     val_clips: int = setting(48, "validation clips attacked; 0 = all", ge=0)
     eps_warmup: int = setting(0, "epochs over which eps grows to its full size", ge=0)
     rollback: bool = setting(True, "roll back when catastrophic overfitting shows")
-    keep_every: int = setting(0, "keep every n-th epoch's checkpoint; 0 = none", ge=0)
+
+    def __post_init__(self) -> None:
+        if self.attack.early_stop and self.method == "trades":
+            raise UserError(
+                "train.attack.early_stop stops at misclassified clips, and the attack of TRADES "
+                "does not look for those; switch it off, or train with pgd_at or mart"
+            )
 
 
 @dataclass(frozen=True)

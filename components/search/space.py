@@ -32,7 +32,6 @@ CLOSED = {
     "train.val_clips": "every trial must be validated on the same clips",
     "train.models": "it only lists what the train stage trains",
     "train.use_tuned": "it only says whether the train stage uses this search",
-    "train.keep_every": "it changes no result",
 }
 
 Drawn = Mapping[str, Any]
@@ -114,7 +113,6 @@ def trial_config(config: Config, values: Mapping[str, Any]) -> Config:
         "train.epochs": tune.epochs,
         "train.val_steps": tune.proxy_steps,
         "train.val_clips": tune.val_clips,
-        "train.keep_every": 0,
         "ray.workers": tune.workers,
         "ray.max_workers": 0,
     }

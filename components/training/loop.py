@@ -25,10 +25,9 @@ from components.training.averaging import (
 )
 from components.training.collapse import MAX_ROLLBACKS, collapsed, within_noise
 from components.training.layout import channels_last_video
+from components.training.methods import METHODS
 from components.training.parallel import has_unused, wrap
-from components.training.recipe import Recipe
 from components.training.schedule import (
-    attack_steps,
     draw_cell,
     epoch_seed,
     eps_factor,
@@ -36,7 +35,7 @@ from components.training.schedule import (
     seed_step,
 )
 from components.training.state import TrainState, restore, snapshot
-from components.training.step import NonFiniteLoss, StepResult, Trainee, train_step
+from components.training.step import NonFiniteLoss, StepResult, TrainTarget, train_step
 from components.training.validation import validate
 
 PROBE_EVERY = 16  # steps between looks at clean training accuracy, where the method has none
@@ -56,7 +55,7 @@ class TrainData(Protocol):
 
 
 @dataclass(frozen=True)
-class Place:
+class WorkerContext:
     """Where a worker runs."""
 
     rank: int = 0
@@ -85,7 +84,7 @@ def train_epochs(
     threat: ThreatModel,
     *,
     seed: int,
-    place: Place = Place(),  # noqa: B008 (frozen)
+    worker: WorkerContext = WorkerContext(),  # noqa: B008 (frozen)
     on_step: OnStep | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Train from where `state` stands to `train.epochs`, yielding one row after each epoch.
@@ -100,11 +99,11 @@ def train_epochs(
     unused = False
     if world_size() > 1 and state.position.epoch < train.epochs:
         first, _ = next(iter(data.train(state.position.epoch)))
-        unused = has_unused(state.model, first.to(place.device), recipe_of(train))
+        unused = has_unused(state.model, first.to(worker.device), train)
     while state.position.epoch < train.epochs:
         started = time.perf_counter()
         before = snapshot(state) if train.rollback and train.method != "natural" else None
-        row = _train_epoch(state, model, data, train, seed, place, on_step, unused)
+        row = _train_epoch(state, model, data, train, seed, worker, on_step, unused)
         row["train_seconds"] = time.perf_counter() - started
         row["clips_per_s"] = row.pop("clips") / row["train_seconds"]
         row |= validate(
@@ -128,28 +127,33 @@ def _train_epoch(
     data: TrainData,
     train: TrainSection,
     seed: int,
-    place: Place,
+    worker: WorkerContext,
     on_step: OnStep | None,
     unused: bool,
 ) -> dict[str, Any]:
     epoch, steps = state.position.epoch, data.steps()
-    recipe = recipe_of(train, epoch, state.position.boost)
+    rollbacks = state.position.boost
     full = training_threat(train.attack, eps_factor(epoch, train.eps_warmup))
-    trainee = Trainee(model, wrap(model, place.device, unused), state.optimizer)
+    target = TrainTarget(model, wrap(model, worker.device, unused), state.optimizer)
     model.train()
-    sums = torch.zeros(6, dtype=torch.float64, device=place.device)
+    sums = torch.zeros(6, dtype=torch.float64, device=worker.device)
     clips, started, lr = 0, time.perf_counter(), 0.0
     for step, (batch, global_clips) in enumerate(data.train(epoch)):
-        batch = _to_device(batch, place.device, train.channels_last)
+        batch = _to_device(batch, worker.device)
         lr = _set_lr(state, train, (epoch + step / steps) / train.epochs)
-        seed_step(seed, epoch, step, place.rank)
-        cell = draw_cell(train.attack.modalities, train.attack.mix, seed, epoch, step)
+        seed_step(seed, epoch, step, worker.rank)
+        cell = draw_cell(train.attack.modalities, seed, epoch, step)
         if step % PROBE_EVERY == 0 and train.method not in ("natural", "trades", "mart"):
             sums[4:6] += _probe(model, batch)
-        share = global_clips / world_size()
         try:
             result = train_step(
-                trainee, batch, full.cell(cell), recipe, seed=epoch_seed(seed, epoch), share=share
+                target,
+                batch,
+                full.cell(cell),
+                train,
+                seed=epoch_seed(seed, epoch),
+                rollbacks=rollbacks,
+                loss_divisor=global_clips / world_size(),
             )
         except NonFiniteLoss as error:
             error.epoch, error.step = epoch + 1, step + 1
@@ -173,30 +177,8 @@ def _train_epoch(
         "lr": lr,
         "rgb_eps": full.rgb.eps if full.rgb else 0.0,
         "skeleton_eps": full.skeleton.eps if full.skeleton else 0.0,
-        "steps": recipe.attack_steps,
+        "steps": METHODS[train.method].attack_steps(train, rollbacks),
     }
-
-
-def recipe_of(train: TrainSection, epoch: int = 0, boost: int = 0) -> Recipe:
-    """The step's settings in `epoch` (from 0)."""
-    attack = train.attack
-    return Recipe(
-        method=train.method,
-        steps=attack_steps(epoch, attack.first_steps, attack.steps, attack.ramp),
-        rel_alpha=attack.rel_alpha,
-        random_start=attack.random_start,
-        early_stop=attack.early_stop,
-        heads=attack.heads,
-        boost=boost,
-        beta=train.beta,
-        label_smoothing=train.label_smoothing,
-        aux_weight=train.aux_weight,
-        consistency=train.consistency,
-        awp=train.awp,
-        grad_clip=train.grad_clip,
-        accumulate=train.accumulate,
-        amp=train.amp,
-    )
 
 
 def training_threat(attack: TrainAttackSection, factor: float = 1.0) -> ThreatModel:
@@ -244,9 +226,10 @@ def _set_lr(state: TrainState, train: TrainSection, done: float) -> float:
     return lr
 
 
-def _to_device(batch: Batch, device: torch.device, channels_last: bool) -> Batch:
+def _to_device(batch: Batch, device: torch.device) -> Batch:
     batch = batch.to(device, non_blocking=True)
-    return channels_last_video(batch) if channels_last else batch
+    # GPU convolutions in bf16 prefer it; on CPUs the small nets choose their own layout.
+    return channels_last_video(batch) if device.type == "cuda" else batch
 
 
 @torch.no_grad()

@@ -52,21 +52,6 @@ def auxiliary(output: ModelOutput, label: Tensor, smoothing: float) -> Tensor:
     return torch.stack(heads).mean(0)
 
 
-def weight_consistency(clean: ModelOutput, adversarial: ModelOutput) -> Tensor:
-    """Squared distance of clean and adversarial modality weights, mean over places, per clip [B].
-
-    An attack should not be able to move the trust from one modality to the other.
-    """
-    if not clean.weights:
-        batch = clean.logits.shape[0]
-        return torch.zeros(batch, device=clean.logits.device)
-    moved = [
-        (clean.weights[place].float() - adversarial.weights[place].float()).square().flatten(1)
-        for place in clean.weights
-    ]
-    return torch.stack([m.sum(1) / (m.shape[1] / 2) for m in moved]).mean(0)
-
-
 def halves(output: ModelOutput) -> tuple[ModelOutput, ModelOutput]:
     """The first and second half of the clips of one forward pass over [2B] clips."""
     half = output.logits.shape[0] // 2

@@ -4,9 +4,9 @@ import torch
 from torch import nn
 
 from components.batch import Batch
+from components.config.train import TrainSection
 from components.training.averaging import world_size
 from components.training.methods import METHODS
-from components.training.recipe import Recipe
 
 
 def wrap(model: nn.Module, device: torch.device, unused: bool) -> nn.Module:
@@ -25,14 +25,14 @@ def wrap(model: nn.Module, device: torch.device, unused: bool) -> nn.Module:
     )
 
 
-def has_unused(model: nn.Module, batch: Batch, recipe: Recipe) -> bool:
+def has_unused(model: nn.Module, batch: Batch, train: TrainSection) -> bool:
     """Whether the method's loss leaves a parameter of `model` without gradient.
 
     Looks in evaluation mode, so that batch statistics stay; the mode is restored.
     """
     training = model.training
     model.eval()
-    terms = METHODS[recipe.method].minimise(model, batch, batch, recipe)
+    terms = METHODS[train.method].minimise(model, batch, batch, train)
     trained = [p for p in model.parameters() if p.requires_grad]
     grads = torch.autograd.grad(terms.loss.sum(), trained, allow_unused=True)
     model.train(training)

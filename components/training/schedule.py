@@ -7,10 +7,11 @@ import math
 
 import torch
 
+from components.attacks import CELLS
 from components.errors import UserError
 from components.seeds import clip_seeds, uniform
 
-CELLS = ("rgb", "skeleton", "both")
+MIX = {"rgb": 0.25, "skeleton": 0.25, "both": 0.5}
 WARMUP = 0.3  # share of a one-cycle run in which the rate rises
 
 
@@ -44,25 +45,15 @@ def eps_factor(epoch: int, warmup: int) -> float:
     return min(1.0, (epoch + 1) / (warmup + 1))
 
 
-def attack_steps(epoch: int, first: int, last: int, ramp: int) -> int:
-    """Attack steps in `epoch`: linear from `first` to `last` over `ramp` epochs; first 0 = last."""
-    if not first or ramp <= 0 or epoch >= ramp:
-        return last
-    return round(first + (last - first) * epoch / ramp)
-
-
-def draw_cell(modalities: str, mix: tuple[float, ...], seed: int, epoch: int, step: int) -> str:
-    """The modalities attacked in one step: fixed, or with "mix" drawn by weight (rgb, skeleton,
-    both) from (seed, epoch, step) alone, so that all workers draw the same.
+def draw_cell(modalities: str, seed: int, epoch: int, step: int) -> str:
+    """The modalities attacked in one step: fixed, or with "mix" drawn with the weights of `MIX`
+    from (seed, epoch, step) alone, so that all workers draw the same.
     """
     if modalities != "mix":
         return modalities
-    total = sum(mix)
-    if total <= 0:
-        raise UserError(f"train.attack.mix must hold a positive weight, got {list(mix)}")
     seeds = clip_seeds(seed, [f"{epoch}/{step}"], "train mix")
-    draw = float(uniform(seeds, (1,))) * total
-    for name, weight in zip(CELLS, mix, strict=True):
+    draw = float(uniform(seeds, (1,)))
+    for name, weight in MIX.items():
         draw -= weight
         if draw < 0:
             return name

@@ -16,10 +16,9 @@ from torch.optim import Optimizer
 
 from components.attacks import ThreatModel
 from components.batch import Batch
+from components.config.train import TrainSection
 from components.training.awp import perturb_weights
-from components.training.craft import Inner
-from components.training.methods import METHODS, Method
-from components.training.recipe import Recipe
+from components.training.methods import METHODS, InnerProblem, Method
 
 
 class NonFiniteLoss(RuntimeError):
@@ -53,7 +52,7 @@ class StepResult(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Trainee:
+class TrainTarget:
     """What a step works on: `wrapped` is `module` itself or its DDP wrapper."""
 
     module: nn.Module
@@ -62,58 +61,62 @@ class Trainee:
 
 
 def train_step(
-    trainee: Trainee,
+    target: TrainTarget,
     batch: Batch,
     threat: ThreatModel,
-    recipe: Recipe,
+    train: TrainSection,
     *,
     seed: int,
-    share: float | None = None,
+    rollbacks: int = 0,
+    loss_divisor: float | None = None,
 ) -> StepResult:
     """One step on this worker's clips: one update of the weights (Free: one for each replay).
 
-    share: what the loss is divided by, None = this batch's clips. With several workers it is the
-    global batch's clips over the number of workers: then DDP's mean of gradients is the mean over
-    all clips, however unevenly they are spread.
+    rollbacks: so many doublings of the attack's steps, after catastrophic overfitting.
+    loss_divisor: what the sum of losses is divided by, None = this batch's clips. With several
+    workers it is the global batch's clips over the number of workers: then DDP's mean of gradients
+    is the mean over all clips, however unevenly they are spread.
     Raises NonFiniteLoss, on all workers at the same step, before the weights are touched.
     """
-    method = METHODS[recipe.method]
-    share = float(batch.size if share is None else share)
-    parts = _split(batch, recipe.accumulate)
+    method = METHODS[train.method]
+    divisor = float(batch.size if loss_divisor is None else loss_divisor)
+    parts = _split(batch, train.accumulate)
     crafted: list[Batch | None] = [None] * len(parts)
     result = StepResult(torch.zeros(()), torch.zeros(()), torch.zeros(()), 0, 0, 0)
-    for _ in range(method.passes(recipe)):
-        with _autocast(batch, recipe.amp):
+    for _ in range(method.passes(train, rollbacks)):
+        with _autocast(batch, train.amp):
             examples = [
-                method.craft(Inner(trainee.module, part, threat, recipe, seed, before))
-                for part, before in zip(parts, crafted, strict=True)
+                method.craft(
+                    InnerProblem(target.module, part, threat, train, seed, rollbacks, previous)
+                )
+                for part, previous in zip(parts, crafted, strict=True)
             ]
         pairs = list(zip(parts, examples, strict=True))
-        result = _backward(trainee, method, pairs, recipe, share)
-        if recipe.awp:
-            with perturb_weights(trainee.module, recipe.awp):
-                result = _backward(trainee, method, pairs, recipe, share)
-        _update(trainee, recipe, batch, result)
+        result = _backward(target, method, pairs, train, divisor)
+        if train.awp:
+            with perturb_weights(target.module, train.awp):
+                result = _backward(target, method, pairs, train, divisor)
+        _update(target, train, batch, result)
         crafted = list(examples)
     return result
 
 
 def _backward(
-    trainee: Trainee,
+    target: TrainTarget,
     method: Method,
     pairs: Sequence[tuple[Batch, Batch]],
-    recipe: Recipe,
-    share: float,
+    train: TrainSection,
+    loss_divisor: float,
 ) -> StepResult:
     """Leave the mean gradient in the parameters; workers meet once, in the last backward."""
-    trainee.optimizer.zero_grad(set_to_none=True)
+    target.optimizer.zero_grad(set_to_none=True)
     results = []
     for i, (clean, examples) in enumerate(pairs):
         last = i == len(pairs) - 1
-        with nullcontext() if last else _no_sync(trainee.wrapped):
-            with _autocast(clean, _amp_of_weights(clean, recipe)):
-                terms = method.minimise(trainee.wrapped, clean, examples, recipe)
-            (terms.loss.sum() / share).backward()
+        with nullcontext() if last else _no_sync(target.wrapped):
+            with _autocast(clean, _amp_of_weights(clean, train)):
+                terms = method.minimise(target.wrapped, clean, examples, train)
+            (terms.loss.sum() / loss_divisor).backward()
         robust, robust_seen = _right(terms.robust, clean.label)
         right, seen = _right(terms.clean, clean.label)
         loss = terms.loss.detach().sum()
@@ -127,30 +130,30 @@ def _right(logits: Tensor | None, label: Tensor) -> tuple[Tensor, int]:
     return (logits.detach().argmax(1) == label).sum(), label.shape[0]
 
 
-def _update(trainee: Trainee, recipe: Recipe, batch: Batch, result: StepResult) -> None:
-    parameters = [p for p in trainee.module.parameters() if p.grad is not None]
-    norm = nn.utils.clip_grad_norm_(parameters, recipe.grad_clip or torch.inf)
+def _update(target: TrainTarget, train: TrainSection, batch: Batch, result: StepResult) -> None:
+    parameters = [p for p in target.module.parameters() if p.grad is not None]
+    norm = nn.utils.clip_grad_norm_(parameters, train.grad_clip or torch.inf)
     # The gradient is the mean over workers by now, so all of them see the NaN of any of them and
     # stop at the same step. This is the one place where the host waits for the device.
     if not bool(torch.isfinite(norm)):
         raise NonFiniteLoss(float(result.loss), batch.clip_id)
-    trainee.optimizer.step()
+    target.optimizer.step()
 
 
 def _autocast(batch: Batch, amp: str) -> AbstractContextManager[None]:
-    """bf16 where the recipe says so; losses, weights and perturbations stay float32."""
+    """bf16 where the settings say so; losses, weights and perturbations stay float32."""
     if amp == "fp32":
         return nullcontext()
     return torch.autocast(batch.rgb.device.type, dtype=torch.bfloat16)
 
 
-def _amp_of_weights(batch: Batch, recipe: Recipe) -> str:
+def _amp_of_weights(batch: Batch, train: TrainSection) -> str:
     """The precision of the pass that trains: on CPU always fp32, one pass out of K + 1.
 
     There, torch 2.13's bf16 weight gradient of a 3x1x1 convolution over two frames holds memory
     that nobody wrote (seen with AVX512-BF16; gradients to the inputs are right).
     """
-    return "fp32" if batch.rgb.device.type == "cpu" else recipe.amp
+    return "fp32" if batch.rgb.device.type == "cpu" else train.amp
 
 
 def _split(batch: Batch, parts: int) -> list[Batch]:

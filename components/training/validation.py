@@ -12,7 +12,7 @@ from components.errors import UserError
 from components.evaluation.loop import cells_of
 from components.evaluation.validation import robust_counts
 from components.training.averaging import sum_over_workers
-from components.training.craft import attackable
+from components.training.methods import attackable
 
 
 def validate(

@@ -26,7 +26,7 @@ from components.models import build_model
 from components.shards.storage import open_store
 from components.training.data import open_data
 from components.training.layout import channels_last
-from components.training.loop import Place, Progress, averages_of, train_epochs
+from components.training.loop import Progress, WorkerContext, averages_of, train_epochs
 from components.training.memory import keep_freed_memory
 from components.training.state import TrainState, load_state, new_state, save_state
 from components.training.step import NonFiniteLoss
@@ -91,7 +91,7 @@ def _train(spec: dict[str, Any]) -> None:
         config.train,
         evaluation_threat(config),
         seed=config.seed,
-        place=Place(rank, device),
+        worker=WorkerContext(rank, device),
         on_step=_teller(spec["board"]) if rank == 0 and spec["board"] is not None else None,
     )
     for row in rows:
@@ -111,7 +111,7 @@ def _state(config: Config, about: dict[str, Any], device: torch.device) -> Train
     last = ray.train.get_checkpoint()
     build = initial_model if last is None else build_model
     model = build({**about["model"], "num_classes": about["num_classes"]}).to(device)
-    if config.train.channels_last:
+    if device.type == "cuda":
         channels_last(model)
     train = config.train
     state = new_state(model, lr=train.lr, weight_decay=train.weight_decay, ema=train.ema)

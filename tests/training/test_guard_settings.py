@@ -237,7 +237,7 @@ def test_dropout_is_seeded_by_seed_epoch_step_and_rank(fresh, section, data, thr
         note = lambda progress: seeds.append(torch.initial_seed())  # noqa: E731
         list(
             train_epochs(
-                fresh(settings), data, settings, threat, seed=seed, place=place, on_step=note
+                fresh(settings), data, settings, threat, seed=seed, worker=place, on_step=note
             )
         )
     assert len(seeds) == len(set(seeds)) == 3 * 2 * data.steps()

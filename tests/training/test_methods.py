@@ -1,22 +1,20 @@
 """Every method trains; its examples keep to what its paper says, its loss is the paper's."""
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from components.attacks import frozen
-from components.models import build_model
+from components.errors import UserError
 from components.training import losses
-from components.training.craft import Inner
 from components.training.loop import train_epochs
-from components.training.methods import METHODS
-from components.training.recipe import NAMES, Recipe
+from components.training.methods import METHODS, InnerProblem, Method, pgd_at
+from tests._support.train import train_settings
 
 
-@pytest.mark.parametrize("method", NAMES)
+@pytest.mark.parametrize("method", METHODS)
 def test_every_method_learns_the_classes(method, fresh, section, data, threat):
     train = section(method=method, epochs=4, lr=5e-3, attack={"steps": 2})
     rows = list(train_epochs(fresh(train), data, train, threat, seed=0))
@@ -26,10 +24,10 @@ def test_every_method_learns_the_classes(method, fresh, section, data, threat):
     assert (rows[-1]["train_robust_acc"] is None) == (method == "natural")
 
 
-def crafted(method, fresh, section, clips, threat, seed=3, **changes):
-    recipe = Recipe(method=method, steps=3, **changes)
+def crafted(method, fresh, section, clips, threat, seed=3, rollbacks=0):
+    train = train_settings(method=method, steps=3)
     model = fresh(section()).model
-    return METHODS[method].craft(Inner(model, clips, threat, recipe, seed))
+    return METHODS[method].craft(InnerProblem(model, clips, threat, train, seed, rollbacks))
 
 
 @pytest.mark.parametrize("method", ["pgd_at", "trades", "mart", "fgsm_rs", "free"])
@@ -50,31 +48,12 @@ def test_nfgsm_leaves_the_budget_but_not_bounds_or_persons(fresh, section, clips
 
 def test_after_a_rollback_single_step_methods_take_more_steps(fresh, section, clips, threat):
     for method in ("fgsm_rs", "nfgsm"):
-        assert Recipe(method=method, steps=7).attack_steps == 1
-        assert Recipe(method=method, steps=7, boost=2).attack_steps == 4
-        adv = crafted(method, fresh, section, clips, threat, boost=1)
+        assert METHODS[method].attack_steps(train_settings(steps=7)) == 1
+        assert METHODS[method].attack_steps(train_settings(steps=7), rollbacks=2) == 4
+        adv = crafted(method, fresh, section, clips, threat, rollbacks=1)
         threat.check(clips, adv)
-    assert Recipe(steps=5, boost=1).attack_steps == 10
-
-
-def test_an_attack_on_the_heads_too_reaches_a_stream_the_fusion_does_not_need(
-    clips, threat, model_config
-):
-    linear = {**model_config["model"], "amr": {"prototype_scale": 0.0}}
-    model = build_model({**linear, "num_classes": model_config["num_classes"]}).eval()
-    model.heads["skeleton"].weight.data.mul_(1e6)  # the skeleton decides, and it is right
-    with torch.no_grad():
-        label = model(clips.rgb, clips.skeleton, clips.present).aux["skeleton"].argmax(1)
-    clips = clips._replace(label=label)
-    hurt = []
-    for heads in (0.0, 1.0):
-        recipe = Recipe(steps=5, heads=heads)
-        adv = METHODS["pgd_at"].craft(Inner(model, clips, threat.cell("rgb"), recipe, 3))
-        threat.check(clips, adv)
-        with frozen(model) as net, torch.no_grad():
-            output = net(adv.rgb, adv.skeleton, adv.present)
-        hurt.append(float(F.cross_entropy(output.aux["rgb"], label)))
-    assert hurt[1] > hurt[0]  # the fused loss alone has no gradient here
+    assert METHODS["pgd_at"].attack_steps(train_settings(steps=5), rollbacks=1) == 10
+    assert METHODS["free"].passes(train_settings(steps=5), rollbacks=1) == 10
 
 
 def test_start_depends_on_seed_and_clip_alone(fresh, section, clips, threat):
@@ -87,7 +66,7 @@ def test_start_depends_on_seed_and_clip_alone(fresh, section, clips, threat):
 
 
 def test_a_cell_leaves_the_other_modality_alone(fresh, section, clips, threat):
-    for method in NAMES[1:]:
+    for method in list(METHODS)[1:]:
         adv = crafted(method, fresh, section, clips, threat.cell("skeleton"))
         assert torch.equal(adv.rgb, clips.rgb), method
         assert not torch.equal(adv.skeleton, clips.skeleton), method
@@ -95,9 +74,10 @@ def test_a_cell_leaves_the_other_modality_alone(fresh, section, clips, threat):
 
 def test_trades_attack_raises_the_divergence(fresh, section, clips, threat):
     model = fresh(section()).model
-    recipe = Recipe(method="trades", steps=5)
-    adv = METHODS["trades"].craft(Inner(model, clips, threat, recipe, 0))
-    start = METHODS["trades"].craft(Inner(model, clips, threat, replace(recipe, steps=0), 0))
+    train = train_settings(method="trades", steps=5)
+    still = train_settings(method="trades", steps=0)
+    adv = METHODS["trades"].craft(InnerProblem(model, clips, threat, train, 0))
+    start = METHODS["trades"].craft(InnerProblem(model, clips, threat, still, 0))
     with frozen(model) as net, torch.no_grad():
         clean, near, far = (net(*b[:3]).logits for b in (clips, start, adv))
     assert float(losses.kl(clean, far).mean()) > float(losses.kl(clean, near).mean())
@@ -120,18 +100,33 @@ def test_trades_and_mart_by_hand():
 
 def test_free_reuses_the_gradient_of_the_weights_backward(fresh, section, clips, threat):
     model = fresh(section()).model
-    recipe = Recipe(method="free", steps=2)
-    first = METHODS["free"].craft(Inner(model, clips, threat, recipe, 0))
-    METHODS["free"].minimise(model, clips, first, recipe).loss.sum().backward()
+    train = train_settings(method="free", steps=2)
+    first = METHODS["free"].craft(InnerProblem(model, clips, threat, train, 0))
+    METHODS["free"].minimise(model, clips, first, train).loss.sum().backward()
     step = first.skeleton.detach() + 0.05 * first.skeleton.grad.sign()
-    second = METHODS["free"].craft(Inner(model, clips, threat, recipe, 0, first))
+    second = METHODS["free"].craft(InnerProblem(model, clips, threat, train, 0, 0, first))
     low, high = clips.skeleton - 0.05, clips.skeleton + 0.05
     expected = step.clamp(low, high)[..., 0]
     assert torch.allclose(second.skeleton.detach()[..., 0], expected, atol=1e-6)
 
 
-def test_unknown_method_and_early_stop_of_trades_are_refused():
-    with pytest.raises(ValueError, match="train.method must be one of"):
-        Recipe(method="pgd")
-    with pytest.raises(ValueError, match="early_stop"):
-        Recipe(method="trades", early_stop=True)
+def test_early_stop_of_trades_is_refused():
+    with pytest.raises(UserError, match="early_stop"):
+        train_settings(method="trades", early_stop=True)
+
+
+def test_a_method_is_added_by_one_entry_and_runs(monkeypatch, fresh, section, data, threat):
+    """PGD whose examples are averaged with the clean clips, as a user would add it."""
+
+    def craft(problem):
+        adversarial = pgd_at.METHOD.craft(problem)
+        clean = problem.clean
+        return clean._replace(
+            rgb=(clean.rgb + adversarial.rgb) / 2,
+            skeleton=(clean.skeleton + adversarial.skeleton) / 2,
+        )
+
+    monkeypatch.setitem(METHODS, "halfway", Method(craft, pgd_at.METHOD.minimise))
+    train = section(method="halfway", epochs=2, lr=5e-3, attack={"steps": 2})
+    rows = list(train_epochs(fresh(train), data, train, threat, seed=0))
+    assert rows[-1]["loss"] < rows[0]["loss"]

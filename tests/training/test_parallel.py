@@ -15,7 +15,7 @@ from torch import nn
 
 from components.checkpoint import save_checkpoint
 from components.training.averaging import average_buffers, sum_over_workers, world_size
-from components.training.loop import Place, recipe_of, train_epochs
+from components.training.loop import WorkerContext, train_epochs
 from components.training.memory import ONE_ARENA, keep_freed_memory
 from components.training.parallel import has_unused
 from pipelines._stage import ROOT
@@ -43,7 +43,7 @@ def test_two_workers_end_with_one_model(
         )
         state = fresh(train)
         data.rank, data.world = rank, 2
-        rows = list(train_epochs(state, data, train, threat, seed=0, place=Place(rank)))
+        rows = list(train_epochs(state, data, train, threat, seed=0, worker=WorkerContext(rank)))
         save_checkpoint(tmp_path / f"model{rank}", state.model, model_config)
         save_checkpoint(tmp_path / f"average{rank}", state.deployed, model_config)
         summary = [[row["loss"], row["val_robust_acc_worst"], row["val_clips"]] for row in rows]
@@ -74,9 +74,9 @@ def test_alone_there_is_nothing_to_share(fresh, section):
 def test_unused_parameters_are_found_and_nothing_moves(fresh, section, clips):
     model = fresh(section()).model.train()
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    assert not has_unused(model, clips, recipe_of(section()))
+    assert not has_unused(model, clips, section())
     model.idle = nn.Linear(2, 2)
-    assert has_unused(model, clips, recipe_of(section()))
+    assert has_unused(model, clips, section())
     assert model.training
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items() if k in before)
 

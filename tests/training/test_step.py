@@ -1,6 +1,5 @@
 """The step: what it costs, what it must not touch, and that its parts add up."""
 
-import copy
 import subprocess
 import sys
 from pathlib import Path
@@ -11,21 +10,22 @@ from torch import nn
 
 from components.evaluation.cost import count_passes
 from components.training.awp import perturb_weights
-from components.training.recipe import NAMES, Recipe
-from components.training.step import NonFiniteLoss, Trainee, train_step
+from components.training.methods import METHODS
+from components.training.step import NonFiniteLoss, TrainTarget, train_step
+from tests._support.train import train_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
 def trainee(fresh, section):
-    def make(**changes) -> Trainee:
+    def make(**changes) -> TrainTarget:
         state = fresh(section(**changes))
         for module in state.model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
         state.model.train()
-        return Trainee(state.model, state.model, state.optimizer)
+        return TrainTarget(state.model, state.model, state.optimizer)
 
     return make
 
@@ -42,23 +42,23 @@ def test_a_step_makes_no_extra_pass(method, forward, trainee, clips, threat):
     """K + 1 passes; MART and TRADES train on two halves, and TRADES looks at the clean clips."""
     it = trainee()
     with count_passes(it.module) as passes:
-        train_step(it, clips, threat, Recipe(method=method, steps=4), seed=0)
+        train_step(it, clips, threat, train_settings(method=method, steps=4), seed=0)
     assert passes.forward == forward * clips.size
 
 
 def test_free_makes_one_pass_and_one_update_a_replay(trainee, clips, threat):
     it = trainee()
     with count_passes(it.module) as passes:
-        train_step(it, clips, threat, Recipe(method="free", steps=4), seed=0)
+        train_step(it, clips, threat, train_settings(method="free", steps=4), seed=0)
     assert passes.forward == 4 * clips.size
     assert {int(slots["step"]) for slots in it.optimizer.state.values()} == {4}
 
 
-@pytest.mark.parametrize("method", NAMES)
+@pytest.mark.parametrize("method", METHODS)
 def test_modes_and_gradients_switches_are_left_as_they_were(method, trainee, clips, threat):
     it = trainee()
     it.module.heads.eval()
-    train_step(it, clips, threat, Recipe(method=method, steps=2), seed=0)
+    train_step(it, clips, threat, train_settings(method=method, steps=2), seed=0)
     assert it.module.training and not it.module.heads.training
     assert all(p.requires_grad for p in it.module.parameters())
     assert not clips.rgb.requires_grad and clips.rgb.grad is None
@@ -69,7 +69,7 @@ def test_attack_moves_no_batch_statistics(trainee, clips, threat):
     counts = []
     for steps in (1, 6):
         it = trainee()
-        train_step(it, clips, threat, Recipe(steps=steps), seed=0)
+        train_step(it, clips, threat, train_settings(steps=steps), seed=0)
         norms = [m for m in it.module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         counts.append({int(m.num_batches_tracked) for m in norms})
     assert counts == [{1}, {1}]
@@ -87,7 +87,7 @@ def test_accumulation_is_the_same_step(method, trainee, clips, threat):
     for accumulate in (1, 3):
         it = trainee(lr=0.1)
         freeze_statistics(it.module)
-        recipe = Recipe(method=method, steps=2, accumulate=accumulate)
+        recipe = train_settings(method=method, steps=2, accumulate=accumulate)
         result = train_step(it, clips, threat, recipe, seed=0)
         grads = torch.cat([p.grad.flatten() for p in it.module.parameters()])
         results.append((grads, float(result.loss), result.clips))
@@ -98,13 +98,13 @@ def test_accumulation_is_the_same_step(method, trainee, clips, threat):
 
 def test_shares_of_uneven_workers_add_up_to_the_whole(trainee, clips, threat):
     """Mean over two workers of gradients divided by their share = gradient of the whole batch."""
-    recipe = Recipe(method="natural", grad_clip=0.0)
+    recipe = train_settings(method="natural", grad_clip=0.0)
     parts = [torch.arange(0, 10), torch.arange(10, 24)]
     grads = []
     for rows, share in [(torch.arange(24), 24), (parts[0], 12), (parts[1], 12)]:
         it = trainee()
         freeze_statistics(it.module)
-        train_step(it, clips.select(rows), threat, recipe, seed=0, share=share)
+        train_step(it, clips.select(rows), threat, recipe, seed=0, loss_divisor=share)
         grads.append(torch.cat([p.grad.flatten() for p in it.module.parameters()]))
     assert torch.allclose(grads[0], (grads[1] + grads[2]) / 2, atol=1e-5)
 
@@ -128,19 +128,10 @@ def test_awp_trains_against_the_worse_weights(trainee, clips, threat):
     steps = []
     for awp in (0.0, 0.05):
         it = trainee()
-        result = train_step(it, clips, threat, Recipe(steps=1, awp=awp), seed=0)
+        result = train_step(it, clips, threat, train_settings(steps=1, awp=awp), seed=0)
         steps.append((float(result.loss), parameters(it.module)))
     assert steps[1][0] > steps[0][0]
     assert not torch.equal(steps[0][1], steps[1][1])
-
-
-def test_consistency_pulls_modality_weights_together(trainee, clips, threat):
-    plain, tied = (Recipe(steps=2, consistency=c) for c in (0.0, 100.0))
-    it = trainee()
-    first = train_step(copy.deepcopy(it), clips, threat, plain, seed=0)
-    second = train_step(it, clips, threat, tied, seed=0)
-    assert first.clean_seen == 0 and second.clean_seen == clips.size
-    assert float(second.loss) > float(first.loss)
 
 
 def test_nonfinite_loss_stops_before_the_weights_are_touched(trainee, clips, threat):
@@ -150,14 +141,14 @@ def test_nonfinite_loss_stops_before_the_weights_are_touched(trainee, clips, thr
     skeleton[3] = float("nan")
     broken = clips._replace(skeleton=skeleton)
     with pytest.raises(NonFiniteLoss) as caught:
-        train_step(it, broken, threat, Recipe(method="natural"), seed=0)
+        train_step(it, broken, threat, train_settings(method="natural"), seed=0)
     assert caught.value.clip_ids == clips.clip_id
     assert torch.equal(parameters(it.module), before)
 
 
 def test_bf16_trains_and_keeps_float32_weights_and_examples(trainee, clips, threat):
     it = trainee()
-    result = train_step(it, clips, threat, Recipe(steps=2, amp="bf16"), seed=0)
+    result = train_step(it, clips, threat, train_settings(steps=2, amp="bf16"), seed=0)
     assert torch.isfinite(result.loss)
     assert {p.dtype for p in it.module.parameters()} == {torch.float32}
 
@@ -173,8 +164,8 @@ def test_bf16_weight_gradients_are_those_of_fp32(clips, threat):
         module = PlainVideo(video)
         litter = [torch.full((n,), 1e30) for n in (49152, 100_000, 1_000_000)]
         del litter
-        trainee = Trainee(module, module, torch.optim.SGD(module.parameters(), lr=0.0))
-        train_step(trainee, clips, threat.cell("rgb"), Recipe(steps=1, amp=amp), seed=0)
+        trainee = TrainTarget(module, module, torch.optim.SGD(module.parameters(), lr=0.0))
+        train_step(trainee, clips, threat.cell("rgb"), train_settings(steps=1, amp=amp), seed=0)
         grads.append(video[1].weight.grad)
     for grad in grads[1:]:
         torch.testing.assert_close(
@@ -199,7 +190,7 @@ def test_early_stop_spends_less_and_still_trains(trainee, clips, threat):
     for early in (False, True):
         it = trainee()
         with count_passes(it.module) as passes:
-            train_step(it, clips, threat, Recipe(steps=6, early_stop=early), seed=0)
+            train_step(it, clips, threat, train_settings(steps=6, early_stop=early), seed=0)
         spent.append(passes.forward)
     assert spent[1] < spent[0]
 
