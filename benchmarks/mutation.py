@@ -34,13 +34,80 @@ EXPLICIT = True
 GOAL = 0.95
 COPIED = (
     "benchmarks", "components", "deploy", "docs", "mlflow_tracking", "pipelines", "recipes",
-    "tests", "params.yaml", "dvc.yaml", "pyproject.toml", "README.md", "CONTRIBUTING.md", "Makefile",
+    "tests", "params.yaml", "dvc.yaml", "pyproject.toml", "constraints.txt", "README.md",
+    "CONTRIBUTING.md", "Makefile",
 )  # fmt: skip
 NO_IMPORT = 2  # pytest's code when tests cannot be collected
 EQUIVALENT = Path(__file__).with_name("mutants.yaml")
 
 # Module pattern -> (package it counts for, test files, quickest first). The first match holds.
-GUARDS: dict[str, tuple[str, tuple[str, ...]]] = {}
+ATTACKS = tuple(
+    f"tests/attacks/test_{name}.py"
+    for name in ("threat", "guard_attacks", "pgd", "apgd", "adaptive_attacks", "gradient_free")
+)
+SPECIAL = (
+    "tests/attacks/test_special_attacks.py",
+    "tests/attacks/test_attack_table.py",
+    "tests/attacks/test_gradient_free.py",
+)
+TRAINING = tuple(
+    f"tests/training/test_{name}.py"
+    for name in ("guard_training", "guard_settings", "methods", "loop", "step", "checkpoint")
+)
+MODELS = tuple(
+    f"tests/models/test_{name}.py"
+    for name in ("fusions", "amr", "heads", "normalize", "guard_models", "two_stream")
+)
+BACKBONES = (
+    "tests/models/test_skeleton_nets.py",
+    "tests/models/test_video_nets.py",
+    "tests/models/test_forward_references.py",
+)
+TABLES = (
+    "tests/evaluation/test_metrics.py",
+    "tests/evaluation/test_guard_tables.py",
+    "tests/evaluation/test_guard_evaluation.py",
+    "tests/evaluation/test_cascade.py",
+    "tests/evaluation/test_evaluate.py",
+)
+FOLDED = ("tests/evaluation/test_faster.py", "tests/attacks/test_folding.py")
+SEARCH = tuple(
+    f"tests/search/test_{name}.py"
+    for name in ("space", "objective", "ledger", "proposals", "results", "guard_search")
+)
+GUARDS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "components/attacks/folding.py": ("attacks", FOLDED[::-1]),
+    "components/attacks/plausible.py": ("attacks", ATTACKS[:1]),
+    **{
+        f"components/attacks/{name}.py": ("attacks", SPECIAL)
+        for name in ("cw", "eot", "flicker", "hard_label", "mifgsm", "smart", "sparse", "universal")
+    },
+    "components/attacks/*.py": ("attacks", ATTACKS),
+    "components/models/backbones/*.py": ("models", BACKBONES),
+    "components/models/*.py": ("models", MODELS),
+    "components/training/parallel.py": ("training", ("tests/training/test_parallel.py",)),
+    "components/training/memory.py": ("training", ("tests/training/test_parallel.py",)),
+    "components/training/worker.py": ("training", ("tests/training/test_ray_training.py",)),
+    "components/training/*.py": ("training", TRAINING),
+    "components/evaluation/*checks.py": ("evaluation", ("tests/evaluation/test_checks.py",)),
+    "components/evaluation/seeds.py": ("evaluation", ("tests/evaluation/test_over_seeds.py",)),
+    "components/evaluation/faster.py": ("evaluation", FOLDED),
+    "components/evaluation/job.py": ("evaluation", ("tests/evaluation/test_evaluate_stage.py",)),
+    "components/evaluation/*.py": ("evaluation", TABLES),
+    "components/datasets/*.py": (
+        "datasets",
+        (
+            "tests/datasets/test_dataset_order.py",
+            "tests/datasets/test_guard_datasets.py",
+            "tests/datasets/test_dataset_batches.py",
+        ),
+    ),
+    "components/search/*.py": ("search", SEARCH),
+    "mlflow_tracking/gate.py": (
+        "gate",
+        ("tests/mlflow_tracking/test_gate.py", "tests/mlflow_tracking/test_guard_gate.py"),
+    ),
+}
 
 
 def run(args: list[str]) -> Result:
