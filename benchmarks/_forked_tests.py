@@ -26,11 +26,19 @@ def preload() -> None:
         importlib.import_module(name)
 
 
-def run_tests(root: Path, files: Sequence[str], log: Path, *, timeout: float, skip=()) -> int:
+def run_tests(
+    root: Path,
+    files: Sequence[str],
+    log: Path,
+    *,
+    timeout: float,
+    skip: Sequence[str] = (),
+    whole: bool = False,
+) -> int:
     """pytest's exit code for `files` of the project at `root`, stopped at the first failure.
 
-    TIMEOUT when it took longer than `timeout` seconds. `skip`: tests left out, by pytest's names.
-    What it prints goes to `log`.
+    TIMEOUT when it took longer than `timeout` seconds. `skip`: tests left out, by pytest's names;
+    `whole`: go on after a failure. What pytest prints goes to `log`.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -38,7 +46,7 @@ def run_tests(root: Path, files: Sequence[str], log: Path, *, timeout: float, sk
     if child == 0:
         status = 70
         with contextlib.suppress(BaseException):
-            status = _child(root, files, log, skip)
+            status = _child(root, files, log, skip, whole)
         os._exit(status)
     end = time.monotonic() + timeout
     while time.monotonic() < end:
@@ -52,7 +60,7 @@ def run_tests(root: Path, files: Sequence[str], log: Path, *, timeout: float, sk
     return TIMEOUT
 
 
-def _child(root: Path, files: Sequence[str], log: Path, skip: Sequence[str]) -> int:
+def _child(root: Path, files: Sequence[str], log: Path, skip: Sequence[str], whole: bool) -> int:
     os.setsid()
     out = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
     for stream in (1, 2):
@@ -68,7 +76,7 @@ def _child(root: Path, files: Sequence[str], log: Path, skip: Sequence[str]) -> 
     import torch
 
     torch.set_num_threads(1)
-    words = ["-x", "-q", "-p", "no:cacheprovider", "--no-header", "--tb=line"]
+    words = [*([] if whole else ["-x"]), "-q", "-p", "no:cacheprovider", "--no-header", "--tb=line"]
     for name in skip:
         words += ["--deselect", name]
     return int(pytest.main([*words, *files]))
