@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,8 +46,11 @@ def run_tests(
     child = os.fork()
     if child == 0:
         status = 70
-        with contextlib.suppress(BaseException):
+        try:
             status = _child(root, files, log, skip, whole)
+        except BaseException:  # noqa: BLE001 - whatever it is, the fork must not return
+            with log.open("a") as file:
+                traceback.print_exc(file=file)
         os._exit(status)
     end = time.monotonic() + timeout
     while time.monotonic() < end:
@@ -65,6 +69,8 @@ def _child(root: Path, files: Sequence[str], log: Path, skip: Sequence[str], who
     out = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(out, stream)
+    # Whoever called may have put something else in their place.
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
     os.chdir(root)
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     sys.dont_write_bytecode = True
@@ -79,7 +85,9 @@ def _child(root: Path, files: Sequence[str], log: Path, skip: Sequence[str], who
     words = [*([] if whole else ["-x"]), "-q", "-p", "no:cacheprovider", "--no-header", "--tb=line"]
     for name in skip:
         words += ["--deselect", name]
-    return int(pytest.main([*words, *files]))
+    status = int(pytest.main([*words, *files]))
+    sys.stdout.flush()
+    return status
 
 
 def _end_group(child: int) -> None:

@@ -41,7 +41,7 @@ NO_IMPORT = 2  # pytest's code when tests cannot be collected
 EQUIVALENT = Path(__file__).with_name("mutants.yaml")
 
 # Only tests of Ray's processes, of a minute each, look at these.
-LEFT_OUT = ("components/training/worker.py", "components/evaluation/job.py")
+LEFT_OUT = ("components/training/worker.py", "components/evaluation/job.py", "components/evaluation/seeds.py")
 
 # Module pattern -> (package it counts for, test files, quickest first). The first match holds.
 ATTACKS = tuple(
