@@ -7,7 +7,7 @@ mutant that cannot be imported, and one that `mutants.yaml` knows to change no b
 neither way.
 
 Options (after `--`): `--sample N` mutants in all (150; 0 = every one), `--seed S`,
-`--only PACKAGE`, `--new` to forget what an earlier call with the same sample found. A call that was
+`--only PACKAGE,PACKAGE`, `--new` to forget what an earlier call with the same sample found. A call that was
 cut short goes on where it stopped.
 """
 
@@ -41,27 +41,49 @@ NO_IMPORT = 2  # pytest's code when tests cannot be collected
 EQUIVALENT = Path(__file__).with_name("mutants.yaml")
 
 # Only tests of Ray's processes, of a minute each, look at these.
-LEFT_OUT = ("components/training/worker.py", "components/evaluation/job.py", "components/evaluation/seeds.py")
+LEFT_OUT = (
+    "components/training/worker.py",
+    "components/evaluation/job.py",
+    "components/evaluation/seeds.py",
+)
 
 # Module pattern -> (package it counts for, test files, quickest first). The first match holds.
 ATTACKS = tuple(
     f"tests/attacks/test_{name}.py"
-    for name in ("threat", "guard_attacks", "pgd", "apgd", "adaptive_attacks", "gradient_free")
+    for name in (
+        "threat",
+        "guard_attacks",
+        "pgd",
+        "apgd",
+        "guard_pinned",
+        "adaptive_attacks",
+        "gradient_free",
+    )  # fmt: skip
 )
 SPECIAL = (
+    "tests/attacks/test_guard_pinned.py",
     "tests/attacks/test_special_attacks.py",
     "tests/attacks/test_attack_table.py",
     "tests/attacks/test_gradient_free.py",
 )
 TRAINING = tuple(
     f"tests/training/test_{name}.py"
-    for name in ("guard_training", "guard_settings", "methods", "loop", "step", "checkpoint")
+    for name in ("guard_training", "guard_settings", "guard_pinned", "methods", "loop", "step")
 )
 MODELS = tuple(
     f"tests/models/test_{name}.py"
-    for name in ("fusions", "amr", "heads", "normalize", "guard_models", "two_stream")
+    for name in (
+        "fusions",
+        "amr",
+        "heads",
+        "normalize",
+        "guard_models",
+        "guard_pinned",
+        "two_stream",
+    )
 )
 BACKBONES = (
+    "tests/models/test_guard_pinned.py",
     "tests/models/test_skeleton_nets.py",
     "tests/models/test_video_nets.py",
     "tests/models/test_forward_references.py",
@@ -70,6 +92,7 @@ TABLES = (
     "tests/evaluation/test_metrics.py",
     "tests/evaluation/test_guard_tables.py",
     "tests/evaluation/test_guard_evaluation.py",
+    "tests/evaluation/test_guard_checks.py",
     "tests/evaluation/test_cascade.py",
     "tests/evaluation/test_evaluate.py",
 )
@@ -80,7 +103,7 @@ SEARCH = tuple(
 )
 GUARDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "components/attacks/folding.py": ("attacks", FOLDED[::-1]),
-    "components/attacks/plausible.py": ("attacks", ATTACKS[:1]),
+    "components/attacks/plausible.py": ("attacks", (ATTACKS[0], SPECIAL[0])),
     **{
         f"components/attacks/{name}.py": ("attacks", SPECIAL)
         for name in ("cw", "eot", "flicker", "hard_label", "mifgsm", "smart", "sparse", "universal")
@@ -91,7 +114,10 @@ GUARDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "components/training/parallel.py": ("training", ("tests/training/test_parallel.py",)),
     "components/training/memory.py": ("training", ("tests/training/test_parallel.py",)),
     "components/training/*.py": ("training", TRAINING),
-    "components/evaluation/*checks.py": ("evaluation", ("tests/evaluation/test_checks.py",)),
+    "components/evaluation/*checks.py": (
+        "evaluation",
+        ("tests/evaluation/test_guard_checks.py", "tests/evaluation/test_checks.py"),
+    ),
     "components/evaluation/seeds.py": ("evaluation", ("tests/evaluation/test_over_seeds.py",)),
     "components/evaluation/faster.py": ("evaluation", FOLDED),
     "components/evaluation/*.py": ("evaluation", TABLES),
@@ -258,7 +284,7 @@ def _targets(only: str) -> Iterator[tuple[str, tuple[str, tuple[str, ...]]]]:
         if path.startswith(("artifacts/", ".")) or path.endswith("__init__.py") or path in LEFT_OUT:
             continue
         guards = next((g for pattern, g in GUARDS.items() if fnmatch(path, pattern)), None)
-        if guards is None or (only and guards[0] != only):
+        if guards is None or (only and guards[0] not in only.split(",")):
             continue
         missing = [file for file in guards[1] if not (ROOT / file).is_file()]
         if missing:
@@ -289,6 +315,6 @@ def _options(args: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks mutation --")
     parser.add_argument("--sample", type=int, default=150, help="mutants in all; 0 = every one")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default="", help="one package, such as attacks")
+    parser.add_argument("--only", default="", help="packages, such as attacks,models")
     parser.add_argument("--new", action="store_true", help="forget earlier results of the sample")
     return parser.parse_args(args)

@@ -242,15 +242,12 @@ def test_the_suites_are_the_published_ones() -> None:
     ]  # fmt: skip
 
 
-<<<<<<< HEAD
 HASHES = {
     "thin": "ff860c9fccb8",
     "quick": "481e28c6197a",
     "full": "1ae3f61671dd",
     "standard": "942ca67918f4",
 }
-=======
-HASHES = {"thin": "ff860c9fccb8", "quick": "481e28c6197a", "standard": "942ca67918f4"}
 
 
 def test_curves_take_a_clip_to_fall_at_every_larger_budget(planted, monkeypatch) -> None:
@@ -270,4 +267,3 @@ def test_curves_take_a_clip_to_fall_at_every_larger_budget(planted, monkeypatch)
     grid = standing_grid(Planted(), planted, threat, (0.0, 0.5, 1.0), seed=0)
     assert grid == [[9, 8, 8], [7, 6, 6], [7, 5, 5]]
     assert ("rgb", (2.0,)) in asked and ("both", (1.0, 1.2)) in asked
->>>>>>> tests
