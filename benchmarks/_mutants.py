@@ -202,6 +202,8 @@ def _silent(node: Any) -> bool:
         kind = parent.type
         if kind in SILENT or child.type in SILENT:
             return not (node.type == "decorator" and child is node)
+        if kind == "parameters" and child is node:  # the star before keyword-only ones
+            return True
         if kind == "annassign" and child is parent.children[1]:
             return True
         if kind == "funcdef" and child is parent.annotation:
