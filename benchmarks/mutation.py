@@ -7,8 +7,8 @@ mutant that cannot be imported, and one that `mutants.yaml` knows to change no b
 neither way.
 
 Options (after `--`): `--sample N` mutants in all (150; 0 = every one), `--seed S`,
-`--only PACKAGE,PACKAGE`, `--new` to forget what an earlier call with the same sample found. A call that was
-cut short goes on where it stopped.
+`--only PACKAGE,PACKAGE`, `--new` to forget what an earlier call with the same sample found. A call
+that was cut short goes on where it stopped.
 """
 
 import argparse

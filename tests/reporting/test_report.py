@@ -370,7 +370,7 @@ def test_models_tested_on_other_clips_are_not_compared(artifacts: Path) -> None:
     ("key", "words"),
     [
         ("threat_fingerprint", "threat model"),
-        ("suite_hash", "attack suite"),
+        ("suite", "attack suite"),
         ("shards_fingerprint", "shards"),
         ("clips", "number of test clips"),
         ("recipe", "recipe"),
