@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,19 +27,30 @@ def preload() -> None:
         importlib.import_module(name)
 
 
-def run_tests(root: Path, files: Sequence[str], log: Path, *, timeout: float, skip=()) -> int:
+def run_tests(
+    root: Path,
+    files: Sequence[str],
+    log: Path,
+    *,
+    timeout: float,
+    skip: Sequence[str] = (),
+    whole: bool = False,
+) -> int:
     """pytest's exit code for `files` of the project at `root`, stopped at the first failure.
 
-    TIMEOUT when it took longer than `timeout` seconds. `skip`: tests left out, by pytest's names.
-    What it prints goes to `log`.
+    TIMEOUT when it took longer than `timeout` seconds. `skip`: tests left out, by pytest's names;
+    `whole`: go on after a failure. What pytest prints goes to `log`.
     """
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
     if child == 0:
         status = 70
-        with contextlib.suppress(BaseException):
-            status = _child(root, files, log, skip)
+        try:
+            status = _child(root, files, log, skip, whole)
+        except BaseException:  # noqa: BLE001 - whatever it is, the fork must not return
+            with log.open("a") as file:
+                traceback.print_exc(file=file)
         os._exit(status)
     end = time.monotonic() + timeout
     while time.monotonic() < end:
@@ -52,11 +64,13 @@ def run_tests(root: Path, files: Sequence[str], log: Path, *, timeout: float, sk
     return TIMEOUT
 
 
-def _child(root: Path, files: Sequence[str], log: Path, skip: Sequence[str]) -> int:
+def _child(root: Path, files: Sequence[str], log: Path, skip: Sequence[str], whole: bool) -> int:
     os.setsid()
     out = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(out, stream)
+    # Whoever called may have put something else in their place.
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
     os.chdir(root)
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     sys.dont_write_bytecode = True
@@ -68,10 +82,12 @@ def _child(root: Path, files: Sequence[str], log: Path, skip: Sequence[str]) -> 
     import torch
 
     torch.set_num_threads(1)
-    words = ["-x", "-q", "-p", "no:cacheprovider", "--no-header", "--tb=line"]
+    words = [*([] if whole else ["-x"]), "-q", "-p", "no:cacheprovider", "--no-header", "--tb=line"]
     for name in skip:
         words += ["--deselect", name]
-    return int(pytest.main([*words, *files]))
+    status = int(pytest.main([*words, *files]))
+    sys.stdout.flush()
+    return status
 
 
 def _end_group(child: int) -> None:

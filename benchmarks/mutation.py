@@ -7,8 +7,8 @@ mutant that cannot be imported, and one that `mutants.yaml` knows to change no b
 neither way.
 
 Options (after `--`): `--sample N` mutants in all (150; 0 = every one), `--seed S`,
-`--only PACKAGE`, `--new` to forget what an earlier call with the same sample found. A call that was
-cut short goes on where it stopped.
+`--only PACKAGE,PACKAGE`, `--new` to forget what an earlier call with the same sample found. A call
+that was cut short goes on where it stopped.
 """
 
 import argparse
@@ -28,20 +28,18 @@ from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkerOutcome, WorkI
 from benchmarks._bench import ROOT, Result
 from benchmarks._forked_tests import TIMEOUT, preload, run_tests
 from benchmarks._mutants import Mutant, make, positions
+from benchmarks._mutation_guards import GUARDS, LEFT_OUT
 from components.evaluation.metrics import wilson
 
 EXPLICIT = True
 GOAL = 0.95
 COPIED = (
     "benchmarks", "components", "deploy", "docs", "mlflow_tracking", "pipelines", "recipes",
-    "tests", "params.yaml", "dvc.yaml", "pyproject.toml", "README.md", "CONTRIBUTING.md",
-    "Makefile",
+    "tests", "params.yaml", "dvc.yaml", "pyproject.toml", "constraints.txt", "README.md",
+    "CONTRIBUTING.md", "Makefile",
 )  # fmt: skip
 NO_IMPORT = 2  # pytest's code when tests cannot be collected
 EQUIVALENT = Path(__file__).with_name("mutants.yaml")
-
-# Module pattern -> (package it counts for, test files, quickest first). The first match holds.
-GUARDS: dict[str, tuple[str, tuple[str, ...]]] = {}
 
 
 def run(args: list[str]) -> Result:
@@ -161,14 +159,15 @@ def _baseline(copy: Path, files: tuple[str, ...], log: Path) -> tuple[float, tup
     failing: tuple[str, ...] = ()
     while True:
         started = time.monotonic()
-        code = run_tests(copy, files, log, timeout=600, skip=failing)
+        code = run_tests(copy, files, log, timeout=600, skip=failing, whole=True)
         if code == 0:
             return time.monotonic() - started, failing
         words = log.read_text(errors="replace")
         bad = [row.split()[1] for row in words.splitlines() if row.startswith("FAILED ")]
         if code != 1 or not bad:
             raise RuntimeError(f"{' '.join(files)} do not run on the unchanged code:\n{words}")
-        print(f"left out, as it fails on the unchanged code: {bad[0]}", flush=True)
+        for name in bad:
+            print(f"left out, as it fails on the unchanged code: {name}", flush=True)
         failing += tuple(bad)
 
 
@@ -187,10 +186,10 @@ def _copy_project(copy: Path) -> None:
 def _targets(only: str) -> Iterator[tuple[str, tuple[str, tuple[str, ...]]]]:
     """(file, (package, its test files)) of all that is mutated."""
     for path in sorted(p.relative_to(ROOT).as_posix() for p in ROOT.glob("**/*.py")):
-        if path.startswith(("artifacts/", ".")) or path.endswith("__init__.py"):
+        if path.startswith(("artifacts/", ".")) or path.endswith("__init__.py") or path in LEFT_OUT:
             continue
         guards = next((g for pattern, g in GUARDS.items() if fnmatch(path, pattern)), None)
-        if guards is None or (only and guards[0] != only):
+        if guards is None or (only and guards[0] not in only.split(",")):
             continue
         missing = [file for file in guards[1] if not (ROOT / file).is_file()]
         if missing:
@@ -221,6 +220,6 @@ def _options(args: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks mutation --")
     parser.add_argument("--sample", type=int, default=150, help="mutants in all; 0 = every one")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default="", help="one package, such as attacks")
+    parser.add_argument("--only", default="", help="packages, such as attacks,models")
     parser.add_argument("--new", action="store_true", help="forget earlier results of the sample")
     return parser.parse_args(args)

@@ -1,5 +1,6 @@
 """For all tests: no touch of the project's own MLflow store, and an S3 server where one asks."""
 
+import json
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -59,3 +60,22 @@ def files_in() -> Callable[[str], list[str]]:
         return [info.path for info in infos if info.type == fs.FileType.File]
 
     return paths
+
+
+@pytest.fixture
+def pinned(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Hold figures to those in `pinned.json` beside the test: what changes them changes every run.
+
+    After a change that is meant, PIN_FIGURES=1 in the environment writes them anew.
+    """
+    path = request.path.with_name("pinned.json")
+
+    def hold(name: str, figures: dict[str, float], rel: float = 2e-3) -> None:
+        known = json.loads(path.read_text()) if path.is_file() else {}
+        if os.environ.get("PIN_FIGURES"):
+            known[name] = {key: float(f"{value:.6g}") for key, value in figures.items()}
+            path.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
+        scale = max(abs(value) for value in known[name].values())
+        assert figures == pytest.approx(known[name], rel=rel, abs=rel * min(1.0, scale))
+
+    return hold

@@ -95,3 +95,16 @@ def test_joints_in_pixels_mirror_about_the_picture(shards: ShardSet) -> None:
     before = clip.skeleton[rows][here][..., 0]
     np.testing.assert_allclose(np.sort(x, 1), np.sort(width - before, 1), atol=1e-4)
     assert not torch.equal(pixels.skeleton, metres.skeleton)
+
+
+def test_no_two_choices_of_a_clip_hang_together() -> None:
+    settings = AugmentSection(mirror=0.5, temporal_crop=0.2, shift=0.1, rotate=0.3, scale=0.2)
+    choices = draw(settings, 0, [f"clip{i}" for i in range(2000)], 0)
+    columns = [
+        [c.start / (1 - c.share + 1e-9), c.share, c.mirror, c.shift_x, c.shift_y, c.angle, c.scale]
+        for c in choices
+    ]
+    related = np.corrcoef(np.array(columns, float).T) - np.eye(7)
+    assert np.abs(related).max() < 0.1  # 4.5 standard errors
+    share = np.array([c.share for c in choices])
+    assert share.min() < 0.21 and share.max() > 0.99 and abs(share.mean() - 0.6) < 0.02

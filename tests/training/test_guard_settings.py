@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from components.attacks import Budget, ThreatModel
+from components.training.collapse import collapsed
 from components.training.loop import train_epochs
+from components.training.step import NonFiniteLoss
 from components.training.validation import validate
 
 EPS = {"rgb": 8 / 255, "skeleton": 0.05}
@@ -344,3 +346,68 @@ def test_an_epoch_that_fell_behind_is_not_kept_as_best(fresh, section, data, thr
     assert accuracies[3] < 0.5 < max(accuracies[:3])
     assert state.position.best == max(accuracies)
     assert state.position.best_epoch == 3  # the latest of those that level with the best
+
+
+def test_progress_and_errors_name_epoch_and_step(fresh, section, data, threat) -> None:
+    settings, seen = section(method="natural", epochs=2), []
+
+    def note(p) -> None:
+        clips = 8 * p.step
+        assert p.clips == clips and float(p.sums[1]) == clips and p.seconds > 0
+        seen.append((p.epoch, p.step, p.steps))
+
+    list(train_epochs(fresh(settings), data, settings, threat, seed=0, on_step=note))
+    assert seen == [(1, 1, 3), (1, 2, 3), (1, 3, 3), (2, 1, 3), (2, 2, 3), (2, 3, 3)]
+    whole = data.train
+
+    def broken(epoch):
+        for step, (batch, size) in enumerate(whole(epoch)):
+            spoilt = torch.full_like(batch.rgb, float("nan"))
+            yield (batch._replace(rgb=spoilt) if (epoch, step) == (1, 2) else batch), size
+
+    data.train = broken
+    with pytest.raises(NonFiniteLoss) as caught:
+        list(train_epochs(fresh(settings), data, settings, threat, seed=0))
+    assert (caught.value.epoch, caught.value.step) == (2, 3)
+
+
+def test_a_row_tells_what_the_epoch_was(train, data) -> None:
+    attack = {"steps": 3, "rgb_eps": 0.02, "skeleton_eps": 0.03}
+    _, row = train(method="pgd_at", epochs=2, eps_warmup=1, attack=attack)
+    assert (row["epoch"], row["steps"], row["val_clips"]) == (2, 3, 12)
+    assert (row["rgb_eps"], row["skeleton_eps"]) == pytest.approx((0.02, 0.03))
+    _, row = train(method="pgd_at", eps_warmup=1, attack=attack)
+    assert (row["rgb_eps"], row["skeleton_eps"]) == pytest.approx((0.01, 0.015))
+    assert row["clips_per_s"] == pytest.approx(24 / row["train_seconds"])
+    assert 0 < row["train_seconds"] < row["seconds"]
+    assert 0 <= row["train_clean_acc"] <= 1 and 0 <= row["train_robust_acc"] <= 1
+
+
+def test_only_so_many_rollbacks_are_made(fresh, section, data, threat) -> None:
+    class Turned(Turning):
+        def validation(self):
+            for batch in self.data.validation():
+                yield batch._replace(label=(batch.label + (self.epoch >= self.at)) % 3)
+
+    settings = section(epochs=6, lr=5e-3, method="fgsm_rs", val_steps=1)
+    rows = list(train_epochs(fresh(settings), Turned(data, at=2), settings, threat, seed=0))
+    assert [row["rolled_back"] for row in rows] == [False, False, True, True, True, False]
+    assert [row["steps"] for row in rows] == [1, 1, 1, 2, 4, 8]
+
+
+@pytest.mark.parametrize(
+    ("robust", "best", "clips", "train_robust", "train_best", "expected"),
+    [
+        (0.25, 0.5, 1000, 0.5, 0.5, False),  # half is no collapse yet
+        (0.24, 0.5, 1000, 0.5, 0.5, True),
+        (0.24, 0.5, 1000, 0.4, 0.5, True),  # four fifths of the best still looks fine
+        (0.24, 0.5, 1000, 0.39, 0.5, False),
+        (0.0, 0.5, 18, 0.5, 0.5, True),  # 3 standard errors: 0.5 > 3 * 0.5 / sqrt(18) = 0.354
+        (0.1, 0.5, 20, 0.5, 0.5, True),  # 0.4 > 3 * sqrt((0.09 + 0.25) / 20) = 0.391
+        (0.1, 0.5, 19, 0.5, 0.5, False),  # 0.4 < 0.401
+        (0.0, 0.5, 0, 0.5, 0.5, False),
+        (0.0, 0.0, 100, 0.5, 0.5, False),
+    ],
+)
+def test_where_a_collapse_begins(robust, best, clips, train_robust, train_best, expected) -> None:
+    assert collapsed(robust, best, clips, train_robust, train_best) is expected
