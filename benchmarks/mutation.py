@@ -38,7 +38,7 @@ COPIED = (
     "tests", "params.yaml", "dvc.yaml", "pyproject.toml", "constraints.txt", "README.md",
     "CONTRIBUTING.md", "Makefile",
 )  # fmt: skip
-NO_IMPORT = 2  # pytest's code when tests cannot be collected
+FAILED, NO_IMPORT = 1, 2  # pytest's codes: a test failed; tests cannot be collected
 EQUIVALENT = Path(__file__).with_name("mutants.yaml")
 
 
@@ -150,8 +150,12 @@ def _result(code: int, log: Path, mutant: Mutant) -> WorkResult:
         return WorkResult(WorkerOutcome.SKIPPED, diff=mutant.diff)
     if code == TIMEOUT:
         return WorkResult(WorkerOutcome.NORMAL, "timeout", TestOutcome.KILLED, mutant.diff)
+    words = log.read_text(errors="replace")
+    if code not in (0, FAILED) and code > 0:
+        # Neither passed nor failed: the verdict of a broken installation must not count as a kill.
+        raise RuntimeError(f"pytest ended with code {code} on {mutant.path}:{mutant.line}:\n{words}")
     outcome = TestOutcome.KILLED if code else TestOutcome.SURVIVED
-    return WorkResult(WorkerOutcome.NORMAL, log.read_text(errors="replace"), outcome, mutant.diff)
+    return WorkResult(WorkerOutcome.NORMAL, words, outcome, mutant.diff)
 
 
 def _baseline(copy: Path, files: tuple[str, ...], log: Path) -> tuple[float, tuple[str, ...]]:
