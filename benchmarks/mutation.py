@@ -153,7 +153,9 @@ def _result(code: int, log: Path, mutant: Mutant) -> WorkResult:
     words = log.read_text(errors="replace")
     if code not in (0, FAILED) and code > 0:
         # Neither passed nor failed: the verdict of a broken installation must not count as a kill.
-        raise RuntimeError(f"pytest ended with code {code} on {mutant.path}:{mutant.line}:\n{words}")
+        raise RuntimeError(
+            f"pytest ended with code {code} on {mutant.path}:{mutant.line}:\n{words}"
+        )
     outcome = TestOutcome.KILLED if code else TestOutcome.SURVIVED
     return WorkResult(WorkerOutcome.NORMAL, words, outcome, mutant.diff)
 
