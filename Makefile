@@ -8,11 +8,12 @@ PEERS_STAMP := $(VENV)/.installed-peers
 MUTATION_STAMP := $(VENV)/.installed-mutation
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 RECIPE ?= utd_mhad
+RECIPE ?= utd_mhad
 RAY_ADDRESS ?= http://127.0.0.1:8265
 WORKSPACE ?= $(CURDIR)
 export RAY_DEDUP_LOGS ?= 1
 
-.PHONY: demo test style quality bench results mutate submit clean
+.PHONY: demo test style quality bench mutate results submit clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -44,17 +45,17 @@ quality: $(DEV_STAMP)  ## lint, types, import directions
 bench: $(DEV_STAMP) $(PEERS_STAMP)  ## all benchmarks, or one: make bench NAME=attack_step
 	$(BIN)/python -m benchmarks $(NAME) $(BENCH_ARGS)
 
-results: $(STAMP)  ## make the rows of a recipe again: make results RECIPE=utd_mhad
-	$(BIN)/python -m pipelines.recipe $(RECIPE)
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
-	$(BIN)/python -m pipelines.results
-
 $(MUTATION_STAMP): $(DEV_STAMP)
 	$(PIP_INSTALL) -e ".[mutation]"
 	@touch $@
 
 mutate: $(MUTATION_STAMP)  ## small breaks of the core, and which the tests notice (minutes to hours)
 	$(BIN)/python -m benchmarks mutation -- $(MUTATE_ARGS)
+
+results: $(STAMP)  ## make the rows of a recipe again: make results RECIPE=utd_mhad
+	$(BIN)/python -m pipelines.recipe $(RECIPE)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
+	$(BIN)/python -m pipelines.results
 
 submit: $(STAMP)  ## run the pipeline as a job on a Ray cluster
 	$(BIN)/python -m pipelines.submit $(RAY_ADDRESS) --workspace $(WORKSPACE) $(STAGES)

@@ -204,6 +204,8 @@ def _silent(node: Any) -> bool:
             return not (node.type == "decorator" and child is node)
         if kind == "parameters" and child is node:  # the star before keyword-only ones
             return True
+        if kind == "argument" and getattr(parent.children[0], "value", "") == "strict":
+            return True  # of `zip`: it guards the programmer, and no result hangs on it
         if kind == "annassign" and child is parent.children[1]:
             return True
         if kind == "funcdef" and child is parent.annotation:

@@ -28,6 +28,7 @@ from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkerOutcome, WorkI
 from benchmarks._bench import ROOT, Result
 from benchmarks._forked_tests import TIMEOUT, preload, run_tests
 from benchmarks._mutants import Mutant, make, positions
+from benchmarks._mutation_guards import GUARDS, LEFT_OUT
 from components.evaluation.metrics import wilson
 
 EXPLICIT = True
@@ -37,104 +38,8 @@ COPIED = (
     "tests", "params.yaml", "dvc.yaml", "pyproject.toml", "constraints.txt", "README.md",
     "CONTRIBUTING.md", "Makefile",
 )  # fmt: skip
-NO_IMPORT = 2  # pytest's code when tests cannot be collected
+FAILED, NO_IMPORT = 1, 2  # pytest's codes: a test failed; tests cannot be collected
 EQUIVALENT = Path(__file__).with_name("mutants.yaml")
-
-# Only tests of Ray's processes, of a minute each, look at these.
-LEFT_OUT = (
-    "components/training/worker.py",
-    "components/evaluation/job.py",
-    "components/evaluation/seeds.py",
-)
-
-# Module pattern -> (package it counts for, test files, quickest first). The first match holds.
-ATTACKS = tuple(
-    f"tests/attacks/test_{name}.py"
-    for name in (
-        "threat",
-        "guard_attacks",
-        "pgd",
-        "apgd",
-        "guard_pinned",
-        "adaptive_attacks",
-        "gradient_free",
-    )  # fmt: skip
-)
-SPECIAL = (
-    "tests/attacks/test_guard_pinned.py",
-    "tests/attacks/test_special_attacks.py",
-    "tests/attacks/test_attack_table.py",
-    "tests/attacks/test_gradient_free.py",
-)
-TRAINING = tuple(
-    f"tests/training/test_{name}.py"
-    for name in ("guard_training", "guard_settings", "guard_pinned", "methods", "loop", "step")
-)
-MODELS = tuple(
-    f"tests/models/test_{name}.py"
-    for name in (
-        "fusions",
-        "amr",
-        "heads",
-        "normalize",
-        "guard_models",
-        "guard_pinned",
-        "two_stream",
-    )
-)
-BACKBONES = (
-    "tests/models/test_guard_pinned.py",
-    "tests/models/test_skeleton_nets.py",
-    "tests/models/test_video_nets.py",
-    "tests/models/test_forward_references.py",
-)
-TABLES = (
-    "tests/evaluation/test_metrics.py",
-    "tests/evaluation/test_guard_tables.py",
-    "tests/evaluation/test_guard_evaluation.py",
-    "tests/evaluation/test_guard_checks.py",
-    "tests/evaluation/test_cascade.py",
-    "tests/evaluation/test_evaluate.py",
-)
-FOLDED = ("tests/evaluation/test_faster.py", "tests/attacks/test_folding.py")
-SEARCH = tuple(
-    f"tests/search/test_{name}.py"
-    for name in ("space", "objective", "ledger", "proposals", "results", "guard_search")
-)
-GUARDS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "components/attacks/folding.py": ("attacks", FOLDED[::-1]),
-    "components/attacks/plausible.py": ("attacks", (ATTACKS[0], SPECIAL[0])),
-    **{
-        f"components/attacks/{name}.py": ("attacks", SPECIAL)
-        for name in ("cw", "eot", "flicker", "hard_label", "mifgsm", "smart", "sparse", "universal")
-    },
-    "components/attacks/*.py": ("attacks", ATTACKS),
-    "components/models/backbones/*.py": ("models", BACKBONES),
-    "components/models/*.py": ("models", MODELS),
-    "components/training/parallel.py": ("training", ("tests/training/test_parallel.py",)),
-    "components/training/memory.py": ("training", ("tests/training/test_parallel.py",)),
-    "components/training/*.py": ("training", TRAINING),
-    "components/evaluation/*checks.py": (
-        "evaluation",
-        ("tests/evaluation/test_guard_checks.py", "tests/evaluation/test_checks.py"),
-    ),
-    "components/evaluation/seeds.py": ("evaluation", ("tests/evaluation/test_over_seeds.py",)),
-    "components/evaluation/faster.py": ("evaluation", FOLDED),
-    "components/evaluation/*.py": ("evaluation", TABLES),
-    "components/datasets/*.py": (
-        "datasets",
-        (
-            "tests/datasets/test_dataset_order.py",
-            "tests/datasets/test_guard_datasets.py",
-            "tests/datasets/test_dataset_batches.py",
-        ),
-    ),
-    "components/search/*.py": ("search", SEARCH),
-    "mlflow_tracking/gate.py": (
-        "gate",
-        ("tests/mlflow_tracking/test_gate.py", "tests/mlflow_tracking/test_guard_gate.py"),
-    ),
-}
 
 
 def run(args: list[str]) -> Result:
@@ -245,8 +150,14 @@ def _result(code: int, log: Path, mutant: Mutant) -> WorkResult:
         return WorkResult(WorkerOutcome.SKIPPED, diff=mutant.diff)
     if code == TIMEOUT:
         return WorkResult(WorkerOutcome.NORMAL, "timeout", TestOutcome.KILLED, mutant.diff)
+    words = log.read_text(errors="replace")
+    if code not in (0, FAILED) and code > 0:
+        # Neither passed nor failed: the verdict of a broken installation must not count as a kill.
+        raise RuntimeError(
+            f"pytest ended with code {code} on {mutant.path}:{mutant.line}:\n{words}"
+        )
     outcome = TestOutcome.KILLED if code else TestOutcome.SURVIVED
-    return WorkResult(WorkerOutcome.NORMAL, log.read_text(errors="replace"), outcome, mutant.diff)
+    return WorkResult(WorkerOutcome.NORMAL, words, outcome, mutant.diff)
 
 
 def _baseline(copy: Path, files: tuple[str, ...], log: Path) -> tuple[float, tuple[str, ...]]:

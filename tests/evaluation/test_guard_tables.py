@@ -22,7 +22,7 @@ class Planted(nn.Module):
 
     def forward(self, rgb, skeleton, present):
         answer = skeleton[:, 0, 0, 0, 0].round().long()
-        broken = (rgb[:, 0, 0, 0, 0] > 0.5) | (skeleton[:, 0, 0, 1, 0] > 0.5)
+        broken = (rgb[:, 0, 0, 0, 0] > 0.4) | (skeleton[:, 0, 0, 1, 0] > 0.5)
         answer = torch.where(broken, torch.full_like(answer, 2), answer)
         logits = nn.functional.one_hot(answer, 3).float()
         weights = torch.stack([0.25 + 0.5 * broken, 0.75 - 0.5 * broken], 1)
@@ -258,12 +258,12 @@ def test_curves_take_a_clip_to_fall_at_every_larger_budget(planted, monkeypatch)
         key = tuple(round(b.eps, 3) for b in (threat.rgb, threat.skeleton) if b is not None)
         cell = "both" if len(threat.budgets) == 2 else next(iter(threat.budgets))
         asked.append((cell, key))
-        breaks = {("rgb", (1.0,)): (0, 1), ("skeleton", (0.6,)): (2,), ("both", (2.0, 0.6)): (3,)}
+        breaks = {("rgb", (0.5,)): (0, 1), ("skeleton", (0.6,)): (2,), ("both", (1.0, 0.6)): (3,)}
         hits = breaks.get((cell, key), ())
         return planted_attack(model, batch, threat, seed=seed, breaks={cell: hits})
 
     monkeypatch.setitem(ATTACKS, "pgd", fickle)
-    threat = ThreatModel(rgb=Budget("Linf", 2.0), skeleton=Budget("Linf", 1.2))
+    threat = ThreatModel(rgb=Budget("Linf", 1.0), skeleton=Budget("Linf", 1.2))
     grid = standing_grid(Planted(), planted, threat, (0.0, 0.5, 1.0), seed=0)
     assert grid == [[9, 8, 8], [7, 6, 6], [7, 5, 5]]
-    assert ("rgb", (2.0,)) in asked and ("both", (1.0, 1.2)) in asked
+    assert ("rgb", (1.0,)) in asked and ("both", (0.5, 1.2)) in asked
