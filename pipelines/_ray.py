@@ -97,7 +97,7 @@ def run_training(
             name=name,
             storage_path=str(storage),
             failure_config=FailureConfig(max_failures=config.ray.max_failures),
-            checkpoint_config=CheckpointConfig(num_to_keep=1, checkpoint_score_attribute="score"),
+            checkpoint_config=CheckpointConfig(num_to_keep=1, checkpoint_score_attribute="rank"),
             callbacks=list(callbacks),
             # Ray calls the training function in a thread, for which glibc would open an arena that
             # `keep_freed_memory` does not reach; only the environment says so before any thread.
@@ -159,7 +159,7 @@ def _scaling(section: RaySection) -> ScalingConfig:
 def _collect(result: Any, out: Path) -> TrainResult:
     """Copy best and last out of the run's storage."""
     last: Checkpoint = result.checkpoint
-    best, metrics = max(result.best_checkpoints, key=lambda pair: pair[1]["score"])
+    best, metrics = max(result.best_checkpoints, key=lambda pair: pair[1]["rank"])
     with last.as_directory() as folder:
         position = json.loads((Path(folder) / POSITION).read_bytes())["position"]
     folders = {"best": best, "last": last}

@@ -206,14 +206,20 @@ def _roll_back(state: TrainState, before: dict[str, Any], row: dict[str, Any]) -
 
 
 def _advance(state: TrainState, row: dict[str, Any], natural: bool) -> None:
+    """Move the position on by one epoch; `rank`, by which checkpoints are kept, joins the row.
+
+    The epochs that the rule of one standard error keeps rank by their number, above all others,
+    so that the last of them is the best; `score` stays the accuracy that it is.
+    """
     position = state.position
     position.epoch = row["epoch"]
+    row["rank"] = row["score"]
     if not row["rolled_back"]:
         worst = row["val_clean_acc"] if natural else row["val_robust_acc_worst"]
         if within_noise(row["score"], position.best_score, row["val_clips"]):
             position.best_score = max(position.best_score, row["score"])
             position.best_epoch = row["epoch"]
-            row["score"] = 1.0 + row["epoch"]  # whoever ranks checkpoints takes the latest of these
+            row["rank"] = 1.0 + row["epoch"]
         position.best = max(position.best, worst)
         position.train_best = max(position.train_best, row["train_robust_acc"] or 0.0)
     position.history.append(dict(row))

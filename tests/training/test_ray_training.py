@@ -36,7 +36,7 @@ def train(
             storage=folder / "runs",
             shards=shards,
             out=folder,
-            callbacks=[Relay(board, folder / "epochs", 2)],
+            callbacks=[Relay(board)],
             board=board,
         )
 
@@ -65,6 +65,7 @@ def calm(settings, shards, tmp_path_factory) -> Path:
     seen: set[str] = set()
     result = train(settings(**CHANGES), shards, folder, lambda event: seen.update(actors()))
     (folder / "actors.json").write_text(json.dumps(sorted(seen)))
+    (folder / "history.json").write_text(json.dumps(result.history))
     assert [row["epoch"] for row in result.history] == [1, 2, 3]
     assert not (folder / "runs" / "run").exists()
     return folder
@@ -82,10 +83,11 @@ def test_a_local_run_has_no_actor_that_it_does_not_need(calm):
     assert seen == ["Board", "RayTrainWorker", "SynchronizationActor", "TrainController"]
 
 
-def test_every_nth_checkpoint_is_kept_and_older_ones_are_not(calm):
-    assert [folder.name for folder in (calm / "epochs").iterdir()] == ["epoch_00002"]
-    _, about = load_model(calm / "epochs" / "epoch_00002")
-    assert about["epoch"] == 2
+def test_best_is_the_checkpoint_of_the_highest_rank(calm):
+    history = json.loads((calm / "history.json").read_text())
+    best = max(history, key=lambda row: row["rank"])
+    assert read_config(calm / "best")["epoch"] == best["epoch"]
+    assert read_config(calm / "last")["epoch"] == 3
 
 
 def test_killed_worker_ends_with_the_same_weights(calm, settings, shards, tmp_path):
@@ -131,7 +133,7 @@ def test_killed_driver_goes_on_where_it_was(
     said = tmp_path / "said"
     quiet = {"cwd": ROOT, "stdout": said.open("w"), "stderr": subprocess.STDOUT}
     first = subprocess.Popen(command, **quiet)
-    log = artifacts / "train" / "amr" / "train.log"
+    log = artifacts / "train" / config.run / "train.log"
     while not any("checkpoint_manager_snapshot.json" in path for path in files_in(storage)):
         assert first.poll() is None, said.read_text()
         time.sleep(0.02)
