@@ -17,14 +17,14 @@ import yaml
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 CODE = [
-    "components", "pipelines", "mlflow_tracking", "dvc.yaml", "data.dvc", "params.yaml",
-    "pyproject.toml", ".dvcignore",
+    "components", "pipelines", "mlflow_tracking", "recipes", "dvc.yaml", "data.dvc",
+    "params.yaml", "pyproject.toml", ".dvcignore",
 ]  # fmt: skip
 TINY = {
     "sample": {"subjects": 12, "clips_per_class": 8, "width": 160, "height": 90},
-    "train": {"epochs": 2, "models": ["amr", "late"], "batch_size": 16},
+    "train": {"epochs": 2, "batch_size": 16},
     "tune": {"trials": 2, "epochs": 1, "finalists": 1, "finalist_suite": "thin"},
-    "evaluate": {"suite": "thin", "curves": False},
+    "evaluate": {"suite": "thin", "curve_clips": 0},
 }
 
 
@@ -40,6 +40,7 @@ def project(tmp_path_factory):
         else:
             shutil.copy(source, folder / name)
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["compare"] = ["amr", "late"]
     for section, values in TINY.items():
         params[section].update(values)
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
@@ -109,7 +110,7 @@ def test_pipeline_runs_as_a_ray_job_and_a_second_run_does_nothing(project, clust
         changed = _run(project, [BIN / "dvc", "status", "--json"]).stdout
     finally:
         params.write_text(before)
-    assert set(json.loads(changed)) == {"evaluate@amr", "evaluate@late"}
+    assert set(json.loads(changed)) == {"evaluate@sample-amr-0", "evaluate@sample-late-0"}
 
     # A failing stage ends the job, and its status comes back.
     failed = subprocess.run(
@@ -133,8 +134,8 @@ def test_submit_without_a_cluster_says_so():
 
 def _check_results(project: Path) -> None:
     for model in ("amr", "late"):
-        body = json.loads((project / f"artifacts/evaluation/{model}.json").read_text())
-        assert body["model"] == model
+        body = json.loads((project / f"artifacts/sample/evaluation/{model}-s0.json").read_text())
+        assert (body["recipe"], body["variant"], body["seed"]) == ("sample", model, 0)
         clean = body["clean_acc"]
         assert 0 <= clean["low"] <= clean["value"] <= clean["high"] <= 1
         assert clean["n"] == body["clips"] > 0
@@ -144,12 +145,12 @@ def _check_results(project: Path) -> None:
             worst = body["worst"][cell]["value"]
             assert worst <= clean["value"]
             assert worst <= min(accs[cell]["value"] for accs in body["robust_acc"].values())
-    assert (project / "artifacts/report/index.html").stat().st_size > 10_000
+    assert (project / "artifacts/sample/report/index.html").stat().st_size > 10_000
 
 
 def _check_dvc_commands(project: Path) -> None:
     shown = _run(project, [BIN / "dvc", "metrics", "show", "--json"]).stdout
-    assert "artifacts/evaluation/amr.json" in shown
+    assert "artifacts/sample/evaluation/amr-s0.json" in shown
     plots = _run(project, [BIN / "dvc", "plots", "show", "--json"]).stdout
     assert "history.csv" in plots
 
