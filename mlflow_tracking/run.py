@@ -229,11 +229,8 @@ def start_run(
         "tags": names.texts(
             {
                 "stage": stage,
-                "model": config.run,
-                "recipe": config.recipe,
-                "variant": config.variant,
-                "seed": config.seed,
-                "method": config.train.method,
+                **{"model": config.run, "recipe": config.recipe, "variant": config.variant},
+                **{"seed": config.seed, "method": config.train.method},
                 **lineage.tags(facts),
                 **names.origin(stage),
                 "mlflow.note.content": description or DESCRIPTIONS.get(stage, stage),

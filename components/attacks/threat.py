@@ -19,7 +19,6 @@ from components.attacks.plausible import acceleration_change, bone_change
 from components.attacks.region import TOLERANCE, Region
 from components.batch import Batch
 from components.errors import UserError
-from components.inputs import check_pixels
 
 Norm = Literal["Linf", "L2"]
 CELLS = ("rgb", "skeleton", "both")
@@ -121,15 +120,7 @@ class ThreatModel:
         return dataclasses.replace(self, **changed)  # type: ignore[arg-type]
 
     def region(self, clean: Batch, only: Mapping[str, Tensor] | None = None) -> Region:
-        """The feasible set around these clips; `only` narrows what may change (bool masks).
-
-        UserError for pixels outside the bounds. On a GPU looking would wait for the device; there
-        `evaluate_model` has looked before.
-        """
-        if self.rgb is not None and clean.rgb.device.type == "cpu" and clean.rgb.numel():
-            check_pixels(
-                clean.rgb, self.rgb.low or 0.0, 1.0 if self.rgb.high is None else self.rgb.high
-            )
+        """The feasible set around these clips; `only` narrows what may change (bool masks)."""
         return Region(self, clean, only)
 
     def project(self, clean: Batch, rgb: Tensor, skeleton: Tensor) -> tuple[Tensor, Tensor]:

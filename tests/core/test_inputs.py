@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from components.attacks import Budget, ThreatModel, pgd
+from components.attacks import Budget, ThreatModel
 from components.batch import Batch, ModelOutput
 from components.config import load_config
 from components.errors import UserError
@@ -92,7 +92,6 @@ def test_joints_in_pixels_are_checked_only_as_metres(clips):
         (lambda x: (x, x), "tuple"),
         (lambda x: {"logits": x}, "dict"),
         (lambda x: x[:, :1], "at least 2"),
-        (lambda x: x * float("nan"), "NaN or infinity"),
         (lambda x: x.sum(), r"expected logits \[B, K\]"),
     ],
 )
@@ -111,11 +110,6 @@ def test_a_model_output_is_taken(clips):
             return ModelOutput(super().forward(*inputs), {}, {}, {})
 
     evaluate_model(Rich(), [clips], THREAT, "thin", checks=False)
-
-
-def test_an_attack_called_alone_refuses_pixels_outside_their_bounds(clips):
-    with pytest.raises(UserError, match="normalise inside the model"):
-        pgd(Net(), clips._replace(rgb=clips.rgb * 2 - 1), THREAT, seed=0, steps=1)
 
 
 @pytest.mark.parametrize(
