@@ -30,8 +30,6 @@ CLOSED = {
     "train.epochs": "all trials have tune.epochs, or their scores could not be compared",
     "train.val_steps": "validation is fixed by tune.proxy_steps",
     "train.val_clips": "every trial must be validated on the same clips",
-    "train.models": "it only lists what the train stage trains",
-    "train.use_tuned": "it only says whether the train stage uses this search",
 }
 
 Drawn = Mapping[str, Any]
