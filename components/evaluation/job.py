@@ -8,7 +8,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +15,6 @@ import pyarrow as pa
 import torch
 from torch import nn
 
-import components
 from components.attacks import ThreatModel
 from components.batch import Batch
 from components.checkpoint import load_model
@@ -29,10 +27,10 @@ from components.evaluation.curves import standing_grid
 from components.evaluation.evaluate import abilities, chunk_of
 from components.evaluation.export import to_table
 from components.evaluation.suite import describe, entries_of
+from components.fingerprint import code_fingerprint
 from components.shards import ShardSet
 
 ASIDE = b"aside"  # metadata key of what a piece has to say besides its table
-CODE = ("attacks", "evaluation", "models", "datasets", "batch.py", "seeds.py")
 
 
 @dataclass(frozen=True)
@@ -76,18 +74,6 @@ def key_of(piece: Piece, about: dict[str, Any]) -> str:
         del told[name]  # where things lie is no part of what comes out
     body = [told, about, torch.__version__, code_fingerprint()]
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
-
-
-@lru_cache(maxsize=1)
-def code_fingerprint() -> str:
-    """Hash of the source that decides a record: a change of an attack makes old pieces stale."""
-    root = Path(components.__file__).parent
-    digest = hashlib.sha256()
-    for name in CODE:
-        place = root / name
-        for file in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
-            digest.update(file.relative_to(root).as_posix().encode() + file.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def run_piece(piece: Piece) -> str:
