@@ -6,7 +6,7 @@ from torch import nn
 from components.batch import Batch
 from components.config.train import TrainSection
 from components.training.averaging import world_size
-from components.training.methods import METHODS
+from components.training.methods import method_of
 
 
 def wrap(model: nn.Module, device: torch.device, unused: bool) -> nn.Module:
@@ -32,7 +32,7 @@ def has_unused(model: nn.Module, batch: Batch, train: TrainSection) -> bool:
     """
     training = model.training
     model.eval()
-    terms = METHODS[train.method].minimise(model, batch, batch, train)
+    terms = method_of(train.method).minimise(model, batch, batch, train)
     trained = [p for p in model.parameters() if p.requires_grad]
     grads = torch.autograd.grad(terms.loss.sum(), trained, allow_unused=True)
     model.train(training)

@@ -18,7 +18,7 @@ from components.attacks import ThreatModel
 from components.batch import Batch
 from components.config.train import TrainSection
 from components.training.awp import perturb_weights
-from components.training.methods import METHODS, InnerProblem, Method
+from components.training.methods import InnerProblem, Method, method_of
 
 
 class NonFiniteLoss(RuntimeError):
@@ -76,9 +76,10 @@ def train_step(
     loss_divisor: what the sum of losses is divided by, None = this batch's clips. With several
     workers it is the global batch's clips over the number of workers: then DDP's mean of gradients
     is the mean over all clips, however unevenly they are spread.
-    Raises NonFiniteLoss, on all workers at the same step, before the weights are touched.
+    Raises NonFiniteLoss, on all workers at the same step, before the weights are touched, and
+    UserError for a method that does not exist.
     """
-    method = METHODS[train.method]
+    method = method_of(train.method)
     divisor = float(batch.size if loss_divisor is None else loss_divisor)
     parts = _split(batch, train.accumulate)
     crafted: list[Batch | None] = [None] * len(parts)

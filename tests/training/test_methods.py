@@ -130,3 +130,12 @@ def test_a_method_is_added_by_one_entry_and_runs(monkeypatch, fresh, section, da
     train = section(method="halfway", epochs=2, lr=5e-3, attack={"steps": 2})
     rows = list(train_epochs(fresh(train), data, train, threat, seed=0))
     assert rows[-1]["loss"] < rows[0]["loss"]
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_an_unknown_method_names_the_nearest(world, monkeypatch, fresh, section, data, threat):
+    """Settings made in code pass no stage, and a bare KeyError would be Ray's to try again."""
+    monkeypatch.setattr("components.training.loop.world_size", lambda: world)
+    train = section(method="pgdat")
+    with pytest.raises(UserError, match="no training method 'pgdat'; did you mean 'pgd_at'"):
+        next(train_epochs(fresh(train), data, train, threat, seed=0))
