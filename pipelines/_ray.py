@@ -59,7 +59,7 @@ def run_training(
     shards: str,
     out: Path,
     callbacks: Sequence[Any] = (),
-    board: Any = None,
+    progress: Any = None,
     keep_run: bool = False,
 ) -> TrainResult:
     """Train as `config` says, going on where an earlier call under `name` was interrupted.
@@ -67,7 +67,7 @@ def run_training(
     storage:   absolute folder or URI that all nodes see; shards: likewise, of sealed shards
     out:       local folder that gets `best/` and `last/`
     callbacks: run in Ray's controller (`ray.tune.integration.ray_train.TuneReportCallback`)
-    board:     actor that takes progress, see `_progress.listening`
+    progress:  actor that takes messages, see `_progress.progress_channel`
     Needs a running Ray. Raises StageError with what to do; what was trained so far stays stored.
     """
     if not config.ray.address:
@@ -83,7 +83,7 @@ def run_training(
         "config": to_dict(config),
         "shards": shards,
         "run": home,
-        "board": board,
+        "progress": progress,
     }
     # mypy sees the names that `ray.train` had before Train V2, with fewer arguments.
     trainer = TorchTrainer(
