@@ -179,6 +179,16 @@ def test_draws_that_make_no_valid_settings_are_left_out(tmp_path: Path) -> None:
     assert len(trials) == len(pairs) == 3 and ("trades", True) not in pairs
 
 
+def test_the_sampler_learns_the_best_epoch_which_is_the_one_kept(tmp_path: Path) -> None:
+    search = Search(settings(), tmp_path)
+    trial = search.next()
+    assert trial is not None
+    search.epoch(trial.key, row(1, 0.6))
+    search.epoch(trial.key, row(2, 0.2))
+    search.end(trial.key, "completed")
+    assert search.study.trials[0].value == 0.6 == search.study.best_value
+
+
 def test_failed_trials_teach_nothing_and_are_not_run_again(tmp_path: Path) -> None:
     config = settings(trials=3)
     search = Search(config, tmp_path)
