@@ -1,6 +1,6 @@
 """What the driver hears of a running training: a small actor that collects messages, and a thread.
 
-Imports nothing heavy: Ray's controller and the board's own process load this module.
+Imports nothing heavy: Ray's controller and the channel's own process load this module.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ Event = dict[str, Any]
 POLL = 0.3  # seconds
 
 
-class Board:
+class ProgressChannel:
     """Messages on their way to the driver, in order; of several step messages only the last."""
 
     def __init__(self) -> None:
@@ -36,15 +36,15 @@ class Board:
         return taken
 
 
-class Relay(UserCallback):
+class ProgressCallback(UserCallback):
     """Passes on, from Ray's controller, each finished epoch and each lost worker.
 
     Runs on the driver's node, outlives worker failures, and sees a row only when its checkpoint
     is stored.
     """
 
-    def __init__(self, board: Any) -> None:
-        self.board = board
+    def __init__(self, channel: Any) -> None:
+        self.channel = channel
 
     def after_report(
         self, run_context: Any, metrics: list[Event], checkpoint: Checkpoint | None
@@ -52,18 +52,18 @@ class Relay(UserCallback):
         """Called once all workers have reported an epoch."""
         row = metrics[0]
         # Waits, so that the last row is there when the driver looks for the last time.
-        ray.wait([self.board.put.remote({"kind": "epoch", **row})], timeout=5.0)
+        ray.wait([self.channel.put.remote({"kind": "epoch", **row})], timeout=5.0)
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """Called when workers have failed, before Ray decides on a retry."""
         reasons = {rank: str(error) or repr(error) for rank, error in worker_exceptions.items()}
-        self.board.put.remote({"kind": "lost", "workers": reasons})
+        self.channel.put.remote({"kind": "lost", "workers": reasons})
 
 
 @contextlib.contextmanager
-def listening(handle: Callable[[Event], None]) -> Iterator[Any]:
-    """A board whose messages `handle` gets, in a thread, in order; drained when the block ends."""
-    board: Any = ray.remote(num_cpus=0)(Board).remote()
+def progress_channel(handle: Callable[[Event], None]) -> Iterator[Any]:
+    """A channel whose messages go to `handle`, in order, in a thread; drained at the end."""
+    channel: Any = ray.remote(num_cpus=0)(ProgressChannel).remote()
     stop = threading.Event()
     failure: list[BaseException] = []
 
@@ -71,7 +71,7 @@ def listening(handle: Callable[[Event], None]) -> Iterator[Any]:
         while True:
             last = stop.is_set()
             try:
-                for event in ray.get(board.take.remote()):
+                for event in ray.get(channel.take.remote()):
                     handle(event)
             except ray.exceptions.RayError as error:
                 # Training does not hang on being watched.
@@ -87,10 +87,10 @@ def listening(handle: Callable[[Event], None]) -> Iterator[Any]:
     thread = threading.Thread(target=pump, name="progress", daemon=True)
     thread.start()
     try:
-        yield board
+        yield channel
     finally:
         stop.set()
         thread.join()
-        ray.kill(board)
+        ray.kill(channel)
     if failure:
         raise failure[0]

@@ -15,16 +15,16 @@ from typing import Any
 
 import ray
 from ray.exceptions import OutOfMemoryError, RayActorError
-from ray.train import Checkpoint
-from ray.train.torch import TorchConfig
-from ray.train.v2.api.config import (
+from ray.train import (
+    Checkpoint,
     CheckpointConfig,
     FailureConfig,
     LoggingConfig,
     RunConfig,
     ScalingConfig,
+    TrainingFailedError,
 )
-from ray.train.v2.api.exceptions import TrainingFailedError
+from ray.train.torch import TorchConfig, TorchTrainer
 
 from components.checkpoint import CONFIG, WEIGHTS
 from components.config import Config, to_dict
@@ -36,7 +36,6 @@ from components.training.worker import STOP, train_worker
 from mlflow_tracking.store import redact
 from pipelines._cluster import is_local
 from pipelines._stage import StageError, absolute
-from pipelines._trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def run_training(
     shards: str,
     out: Path,
     callbacks: Sequence[Any] = (),
-    board: Any = None,
+    progress: Any = None,
     keep_run: bool = False,
 ) -> TrainResult:
     """Train as `config` says, going on where an earlier call under `name` was interrupted.
@@ -68,32 +67,31 @@ def run_training(
     storage:   absolute folder or URI that all nodes see; shards: likewise, of sealed shards
     out:       local folder that gets `best/` and `last/`
     callbacks: run in Ray's controller (`ray.tune.integration.ray_train.TuneReportCallback`)
-    board:     actor that takes progress, see `_progress.listening`
+    progress:  actor that takes messages, see `_progress.progress_channel`
     Needs a running Ray. Raises StageError with what to do; what was trained so far stays stored.
     """
     if not config.ray.address:
         _check_room(config.ray)
-    local = is_local(config.ray)
-    if local:
+    if is_local(config.ray):
         # Nobody reclaims the nodes of a local Ray, and nobody collects its metrics.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
-    home = _join(str(storage), name)
+    home = run_home(str(storage), name)
     store = _open(home)
     store.remove(STOP)
     spec = {
         "config": to_dict(config),
         "shards": shards,
         "run": home,
-        "board": board,
+        "progress": progress,
     }
-    trainer = Trainer(
-        train_worker,
-        local=local,
+    # mypy sees the names that `ray.train` had before Train V2, with fewer arguments.
+    trainer = TorchTrainer(
+        train_worker,  # type: ignore[arg-type]
         train_loop_config=spec,
         scaling_config=_scaling(config.ray),
         torch_config=TorchConfig(backend="nccl" if config.ray.gpus_per_worker else "gloo"),
-        run_config=RunConfig(
+        run_config=RunConfig(  # type: ignore[call-arg]
             name=name,
             storage_path=str(storage),
             failure_config=FailureConfig(max_failures=config.ray.max_failures),
@@ -130,6 +128,12 @@ def run_storage(config: Config, artifacts: Path) -> str:
     return str(absolute(given)) if given else str(artifacts / "runs")
 
 
+def run_home(storage: str, name: str) -> str:
+    """Folder or URI of one run in the run storage."""
+    base, mark, query = storage.partition("?")
+    return f"{base.rstrip('/')}/{name}{mark}{query}"
+
+
 def _check_room(section: RaySection) -> None:
     """StageError when a local Ray could never hold the workers: Train would wait for ever."""
     have = ray.cluster_resources()
@@ -150,7 +154,7 @@ def _scaling(section: RaySection) -> ScalingConfig:
     if section.gpus_per_worker:
         resources["GPU"] = section.gpus_per_worker
     return ScalingConfig(
-        num_workers=workers,
+        num_workers=workers,  # type: ignore[arg-type]
         use_gpu=section.gpus_per_worker > 0,
         resources_per_worker=resources,
     )
@@ -172,11 +176,6 @@ def _collect(result: Any, out: Path) -> TrainResult:
             for file in (WEIGHTS, CONFIG):
                 shutil.copyfile(Path(folder) / file, target / file)
     return TrainResult(out / "best", out / "last", position["history"], metrics)
-
-
-def _join(storage: str, name: str) -> str:
-    base, mark, query = storage.partition("?")
-    return f"{base.rstrip('/')}/{name}{mark}{query}"
 
 
 def _open(home: str) -> Store:

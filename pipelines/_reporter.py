@@ -66,7 +66,7 @@ class Reporter:
         self.tracker.__exit__(kind, error, trace)
 
     def handle(self, event: Event) -> None:
-        """One message from the board."""
+        """One message of the progress channel."""
         if event["kind"] == "step":
             self._move(event)
         elif event["kind"] == "epoch":

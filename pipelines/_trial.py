@@ -1,4 +1,4 @@
-"""One trial: a real Ray Train run inside a Tune trial's process, on the node of the driver."""
+"""What runs apart from the driver: one trial's training, and the second rung's evaluation."""
 
 import json
 from pathlib import Path
@@ -6,6 +6,17 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from components.checkpoint import load_model
+from components.config import Config, from_dict
+from components.datasets import BatchLoader, ClipDataset, fixed_batches
+from components.evaluation import evaluate_model
+from components.training.data import open_split, validation_rows
+from components.training.worker import evaluation_threat
+from pipelines._ray import run_training
+from pipelines._stage import StageError
+from pipelines._trial_cleanup import RegisterController
 
 FAILED, HISTORY = "failed", "history"
 
@@ -14,21 +25,12 @@ def run_trial(given: dict[str, Any]) -> None:
     """Train with the settings in `given`, reporting every epoch; under its key, it goes on.
 
     given: `key`, `run` (its name in the storage), `config` (JSON of all settings), `shards`,
-    `storage`, `out` (absolute folders or URIs) and `leash`. What no retry can mend is reported as
-    `failed`, so that Tune does not retry.
+    `storage`, `out` (absolute folders or URIs) and `cleanup`. What no retry can mend is reported
+    as `failed`, so that Tune does not retry.
     """
-    # Here and not above: the driver imports this module too, and torch takes seconds to load.
-    from ray.tune.integration.ray_train import TuneReportCallback
-
-    from components.config import from_dict
-    from pipelines._leash import Hold
-    from pipelines._ray import run_training
-    from pipelines._stage import StageError
-
-    key, leash = given["key"], given["leash"]
-    # `Hold` is a callback of Ray's own kind: users' callbacks are not told of the start.
-    callbacks: list[Any] = [TuneReportCallback(), Hold(leash, key)]
-    ray.get(leash.release.remote(key))  # what a lost process of this trial may have left
+    key, cleanup = given["key"], given["cleanup"]
+    callbacks: list[Any] = [TuneReportCallback(), RegisterController(cleanup, key)]
+    ray.get(cleanup.release.remote(key))  # what a lost process of this trial may have left
     try:
         result = run_training(
             from_dict(json.loads(given["config"])),
@@ -44,3 +46,40 @@ def run_trial(given: dict[str, Any]) -> None:
         return
     # Epochs whose report was lost with a process are in the checkpoint's history.
     tune.report({HISTORY: result.history})
+
+
+def score_checkpoint(
+    config: Config, shards_at: str, checkpoint: Path, suite: str, *, clips: int = 0
+) -> dict[str, Any]:
+    """Clean and worst-case accuracy of a checkpoint under `suite`, on validation clips.
+
+    clips: so many, drawn once by the run's seed; 0 = all. `robust` is that of the worst cell. Each
+    accuracy is `{"value", "low", "high", "n"}`.
+    """
+    shards, split = open_split(config, shards_at, verify=False)
+    device = "cuda" if config.ray.gpus_per_worker else "cpu"
+    dataset = ClipDataset(
+        shards,
+        validation_rows(split.val, clips, config.seed),
+        classes=split.classes,
+        rgb_frames=config.model.rgb_frames,
+        rgb_size=config.model.rgb_size,
+        skeleton_frames=config.model.skeleton_frames,
+    )
+    batches = fixed_batches(len(dataset), config.evaluate.batch_size)
+    model, _ = load_model(checkpoint)
+    found = evaluate_model(
+        model.to(device),
+        BatchLoader(dataset, batches, device=device),
+        evaluation_threat(config),
+        suite,
+        seed=config.seed,
+        checks=False,
+    ).summary
+    return {
+        "suite": suite,
+        "limit": clips,
+        "clean": found["clean_acc"],
+        "cells": found["worst"],
+        "robust": min(found["worst"].values(), key=lambda accuracy: accuracy["value"]),
+    }

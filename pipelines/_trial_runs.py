@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from components.config import Config
-from components.search.ledger import Trial
-from components.search.objective import score_of, worst_cell
+from components.search.objective import TrialRecord, score_of, worst_cell
 from components.search.space import trial_config
 from mlflow_tracking.run import Tracker, start_run
 
@@ -21,7 +20,7 @@ class TrialRuns:
         self.config, self.artifacts, self.parent = config, artifacts, parent
         self.runs: dict[str, Tracker] = {}
 
-    def start(self, trial: Trial) -> None:
+    def start(self, trial: TrialRecord) -> None:
         """Open the trial's run, or go on in the one that a kill left open."""
         words = ", ".join(f"{k}={_short(v)}" for k, v in trial.values.items())
         log.info("trial %d: %s", trial.number, "the defaults" if trial.default else words)
@@ -36,7 +35,7 @@ class TrialRuns:
             tags={"trial": trial.number, **{f"tune.{k}": v for k, v in trial.values.items()}},
         )
 
-    def epoch(self, trial: Trial, row: Mapping[str, Any]) -> None:
+    def epoch(self, trial: TrialRecord, row: Mapping[str, Any]) -> None:
         """One epoch's figures."""
         log.info(
             "trial %d epoch %d/%d: robust %.3f clean %.3f (validation, worst cell)",
@@ -56,7 +55,7 @@ class TrialRuns:
         figures["val/robust_acc/worst"] = worst_cell(row)
         self.runs[trial.key].log_metrics(figures, step=row["epoch"])
 
-    def end(self, trial: Trial) -> None:
+    def end(self, trial: TrialRecord) -> None:
         """Close the trial's run; one that did not end is marked as such."""
         run = self.runs.pop(trial.key, None)
         if run is None:

@@ -9,7 +9,7 @@ from components.config import Config, to_dict
 from components.fingerprint import code_fingerprint
 from components.training.data import open_split
 from pipelines._cluster import cluster
-from pipelines._progress import Relay, listening
+from pipelines._progress import ProgressCallback, progress_channel
 from pipelines._ray import run_storage, run_training
 from pipelines._reporter import Reporter
 from pipelines._stage import Stage, run_stage
@@ -24,15 +24,15 @@ def main(stage: Stage) -> None:
     out = stage.artifacts / "train" / config.run
     out.mkdir(parents=True, exist_ok=True)
     with Reporter(config, stage.artifacts, out, len(split.train)) as reporter:
-        with cluster(config.ray), listening(reporter.handle) as board:
+        with cluster(config.ray), progress_channel(reporter.handle) as channel:
             result = run_training(
                 config,
                 name=f"{config.run}-{fingerprint(config, shards)}",
                 storage=run_storage(config, stage.artifacts),
                 shards=shards,
                 out=out,
-                callbacks=[Relay(board)],
-                board=board,
+                callbacks=[ProgressCallback(channel)],
+                progress=channel,
             )
         reporter.finish(result)
 

@@ -3,33 +3,33 @@
 import logging
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+from components.config import load_config
+from components.files import try_lock
 from components.search import plots, results
-from components.search.identity import identity
-from components.search.importances import importances
-from components.search.ledger import Ledger
-from components.search.proposals import Proposals
 from components.search.space import check_space
+from components.search.study import Search, identity
 from components.shards.storage import open_store
 from components.training.data import open_split
-from mlflow_tracking.files import try_lock
 from mlflow_tracking.run import Tracker, start_run
 from pipelines._cluster import cluster
-from pipelines._ray import run_storage
+from pipelines._ray import run_home, run_storage
+from pipelines._search import run_name, run_search, score_finalists
 from pipelines._stage import Stage, StageError, run_stage
 from pipelines._trial_runs import TrialRuns
-from pipelines._tuning import rescore, run_name, run_search
 
 log = logging.getLogger("tune")
 
 
 def main(stage: Stage) -> None:
     """Search attack and fusion parameters by validation robust accuracy."""
+    stage = first_variant(stage)
     config, out = stage.config, stage.artifacts / "tune"
     if not config.tune.enabled:
         results.write_disabled(out, config)
-        plots.draw(out, results.table(config, []), {})
+        plots.draw(out, config, [])
         log.info("tune.enabled is false: nothing searched, best.yaml is empty")
         return
     check_space(config)
@@ -40,35 +40,42 @@ def main(stage: Stage) -> None:
     lock = try_lock(folder / "lock")
     if lock is None:
         raise StageError(f"another process runs this very search in {folder}; wait for it to end")
-    ledger = Ledger(folder)
-    if ledger.trials:
-        log.info("going on with %d trials of %s", len(ledger.trials), folder)
+    search = Search(config, folder)
+    known = search.records()
+    if known:
+        log.info("going on with %d trials of %s", len(known), folder)
+    shutil.rmtree(out / "trials", ignore_errors=True)  # an earlier search's, with other settings
+    for trial in known:
+        results.write_trial(out / "trials", trial)
     storage = run_storage(config, stage.artifacts)
-    ledger.begin_session()
     with start_run("tune", config, name="search", artifacts=stage.artifacts) as run:
         with cluster(config.ray):
             runs = TrialRuns(config, stage.artifacts, run)
-            ended = run_search(
-                config,
-                Proposals(config, ledger),
-                runs,
-                folder=folder,
-                shards=stage.shards,
-                storage=storage,
-            )
-            rescore(config, ledger, folder, stage.shards)
-        finish(stage, out, ledger, ended, run)
+            ended = run_search(search, runs, out=out, shards=stage.shards, storage=storage)
+            score_finalists(search, stage.shards)
+        finish(stage, search, ended, run)
     shutil.rmtree(folder / "ray", ignore_errors=True)
-    _sweep(ledger, storage)
-    lock.close()
+    remove_runs(search, storage)
+    lock.release()
 
 
-def finish(stage: Stage, out: Path, ledger: Ledger, ended: str, run: Tracker) -> None:
+def first_variant(stage: Stage) -> Stage:
+    """The stage with the settings of the first variant compared, unless the command names one.
+
+    What is found holds for all variants; settings that one does not have leave it as it is.
+    """
+    words = stage.overrides
+    if any(word.partition("=")[0].strip() == "variant" for word in words):
+        return stage
+    config = load_config(stage.params, (*words, f"variant={stage.config.compare[0]}"))
+    return replace(stage, config=config)
+
+
+def finish(stage: Stage, search: Search, ended: str, run: Tracker) -> None:
     """Write all results, to disk and to the search's MLflow run, and say what was found."""
-    config = stage.config
-    body = results.write(out, config, ledger, ended)
-    shares = importances(config, ledger.ordered(), config.seed)
-    pictures = plots.draw(out, results.table(config, ledger.ordered()), shares)
+    config, out = stage.config, stage.artifacts / "tune"
+    body = results.write(out, config, search, ended)
+    pictures = plots.draw(out, config, search.records())
     for file in (*pictures, *(out / n for n in ("best.yaml", "trials.csv", "tune.json"))):
         run.log_artifact(file)
     if body["winner"] is None:
@@ -95,13 +102,12 @@ def finish(stage: Stage, out: Path, ledger: Ledger, ended: str, run: Tracker) ->
     )
 
 
-def _sweep(ledger: Ledger, storage: str) -> None:
-    """Remove the checkpoints of trials that will not go on; the finished ones' best are copied."""
-    base, mark, query = storage.partition("?")
-    for trial in ledger.finished():
-        home = f"{base.rstrip('/')}/{run_name(ledger, trial.key)}{mark}{query}"
-        store = open_store(home, create=True)
-        store.filesystem.delete_dir(store.root)
+def remove_runs(search: Search, storage: str) -> None:
+    """Remove the checkpoints of trials that are over; the best one of each is copied already."""
+    for trial in search.records():
+        if trial.over:
+            store = open_store(run_home(storage, run_name(search, trial.key)), create=True)
+            store.filesystem.delete_dir(store.root)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""The hyperparameter search without Ray: spaces, proposals, objective, budget, ledger, results."""
+"""The hyperparameter search without Ray: space, study, objective, results, plots."""

@@ -1,14 +1,52 @@
-"""What a trial is worth: validation robust accuracy in its worst cell; clean accuracy and cost."""
+"""One trial, and its worth: validation robust accuracy in the worst cell; clean accuracy; cost."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from components.attacks import CELLS
 from components.errors import UserError
-from components.search.ledger import Trial
 
 METRIC = "val_robust_acc_worst"
+
+Status = Literal["open", "completed", "stopped", "failed"]
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """What is known of one trial.
+
+    key:      names its folder and its training run
+    drawn:    what the sampler drew; values: the dotted settings that follow from it
+    method:   of training, whether searched or not
+    status:   "open" until it is over, also when the time budget ended; "stopped" is by ASHA
+    rows:     metrics by epoch
+    finalist: the second rung's accuracies, if it came that far
+    started_at, ended_at: seconds since 1970; None when it has not
+    """
+
+    number: int
+    key: str
+    drawn: dict[str, Any]
+    values: dict[str, Any]
+    method: str
+    default: bool = False
+    status: Status = "open"
+    rows: dict[int, dict[str, Any]] = field(default_factory=dict)
+    error: str = ""
+    finalist: dict[str, Any] | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether it need not run again."""
+        return self.status != "open"
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of its epochs: training and validation, without the start of its processes."""
+        return float(sum(row.get("seconds", 0.0) for row in self.rows.values()))
 
 
 @dataclass(frozen=True)
@@ -32,7 +70,7 @@ def worst_cell(row: Mapping[str, Any]) -> float:
     return float(min(cells))
 
 
-def score_of(trial: Trial) -> Score | None:
+def score_of(trial: TrialRecord) -> Score | None:
     """The score of the trial's best epoch.
 
     None when it has not finished an epoch.
@@ -65,7 +103,7 @@ def training_passes(row: Mapping[str, Any], method: str) -> float:
 
 
 def objectives(score: Score) -> tuple[float, float, float]:
-    """For a multi-objective search: robust up, clean up, passes down."""
+    """Axes of the Pareto front: robust up, clean up, passes down."""
     return score.robust, score.clean, score.passes
 
 
@@ -79,7 +117,7 @@ def pareto(points: Iterable[tuple[float, float, float]]) -> list[bool]:
     return [not beaten(p) for p in every]
 
 
-def saving(trials: Iterable[Trial], epochs: int) -> dict[str, float]:
+def saving(trials: Iterable[TrialRecord], epochs: int) -> dict[str, float]:
     """Passes spent, and what the same trials would have spent had each run to its last epoch.
 
     A stopped trial's missing epochs are counted at the mean of those that it ran.

@@ -1,6 +1,5 @@
-"""From the ledger to files: the table of trials (Arrow, CSV), the winner, the summary."""
+"""From a search to files: the table of trials (Arrow, CSV), the winner, the summary."""
 
-import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +9,9 @@ import pyarrow as pa
 import yaml
 
 from components.config import Config, flatten
-from components.search.ledger import Ledger, Trial
-from components.search.objective import objectives, pareto, saving, score_of
+from components.files import write_arrow, write_csv, write_json, write_text
+from components.search.objective import TrialRecord, objectives, pareto, saving, score_of
+from components.search.study import Search
 
 COLUMNS = {
     "number": pa.int32(),
@@ -32,7 +32,7 @@ COLUMNS = {
 }
 
 
-def finalists(trials: Sequence[Trial], count: int) -> list[Trial]:
+def finalists(trials: Sequence[TrialRecord], count: int) -> list[TrialRecord]:
     """The best completed trials by the proxy score, at most `count`; the defaults always run too.
 
     Without the defaults among them, nobody could say whether the search found anything.
@@ -44,14 +44,14 @@ def finalists(trials: Sequence[Trial], count: int) -> list[Trial]:
     return chosen + [t for t in ranked if t.default and t not in chosen]
 
 
-def is_scored(config: Config, trial: Trial) -> bool:
+def is_scored(config: Config, trial: TrialRecord) -> bool:
     """Whether the second rung has scored it, with the suite and the clips of the settings."""
-    told = trial.finalist or {}
+    scored = trial.finalist or {}
     wanted = (config.tune.finalist_suite, config.tune.finalist_clips)
-    return (told.get("suite"), told.get("limit")) == wanted
+    return (scored.get("suite"), scored.get("limit")) == wanted
 
 
-def winner(config: Config, trials: Sequence[Trial]) -> Trial | None:
+def winner(config: Config, trials: Sequence[TrialRecord]) -> TrialRecord | None:
     """The best by the second rung; by the proxy where no trial got that far; None without any."""
     scored = [t for t in trials if is_scored(config, t)]
     if scored:
@@ -61,7 +61,7 @@ def winner(config: Config, trials: Sequence[Trial]) -> Trial | None:
     return max(completed or rest, key=_proxy, default=None)
 
 
-def table(config: Config, trials: Sequence[Trial]) -> pa.Table:
+def table(config: Config, trials: Sequence[TrialRecord]) -> pa.Table:
     """One row a trial, in order of numbers; a column a parameter, named as in params.yaml.
 
     A trial that left a parameter alone has the settings' value there. Lists are JSON text.
@@ -97,9 +97,9 @@ def table(config: Config, trials: Sequence[Trial]) -> pa.Table:
     return pa.table(columns)
 
 
-def summary(config: Config, ledger: Ledger, ended: str) -> dict[str, Any]:
+def summary(config: Config, search: Search, ended: str) -> dict[str, Any]:
     """`tune.json`: what was searched, what it cost, what it found. `ended` says why it ended."""
-    trials = ledger.ordered()
+    trials = search.records()
     best = winner(config, trials)
     score = score_of(best) if best else None
     counts: dict[str, int] = {}
@@ -108,13 +108,13 @@ def summary(config: Config, ledger: Ledger, ended: str) -> dict[str, Any]:
     default = next((t for t in trials if t.default), None)
     return {
         "enabled": True,
-        "identity": ledger.path.parent.name,
+        "identity": search.folder.name,
         "search": config.tune.search,
         "ended": ended,
         "trials": len(trials),
         "by_status": counts,
-        "seconds": round(ledger.wall_seconds, 1),
-        "device_hours": ledger.trial_seconds * config.tune.workers / 3600,
+        "seconds": round(search.wall_seconds, 1),
+        "device_hours": sum(t.seconds for t in trials) * config.tune.workers / 3600,
         **saving(trials, config.tune.epochs),
         "winner": best.key if best else None,
         "winner_is_default": bool(best and best.default),
@@ -126,39 +126,49 @@ def summary(config: Config, ledger: Ledger, ended: str) -> dict[str, Any]:
     }
 
 
-def write(folder: Path, config: Config, ledger: Ledger, ended: str) -> dict[str, Any]:
+def write(folder: Path, config: Config, search: Search, ended: str) -> dict[str, Any]:
     """best.yaml, trials.arrow, trials.csv, tune.json; returns the summary."""
-    folder.mkdir(parents=True, exist_ok=True)
-    trials = ledger.ordered()
+    trials = search.records()
     best = winner(config, trials)
-    body = summary(config, ledger, ended)
+    body = summary(config, search, ended)
     write_table(folder, table(config, trials))
-    _replace(folder / "best.yaml", yaml.safe_dump(best.values if best else {}, sort_keys=True))
-    _replace(folder / "tune.json", json.dumps(body, indent=2) + "\n")
+    write_text(folder / "best.yaml", yaml.safe_dump(best.values if best else {}, sort_keys=True))
+    write_json(folder / "tune.json", body)
     return body
 
 
 def write_disabled(folder: Path, config: Config) -> None:
     """The same files for a search that is switched off: no trials, and nothing to change."""
-    folder.mkdir(parents=True, exist_ok=True)
     write_table(folder, table(config, []))
-    _replace(folder / "best.yaml", "{}\n")
-    _replace(folder / "tune.json", json.dumps({"enabled": False, "trials": 0}, indent=2) + "\n")
+    write_text(folder / "best.yaml", "{}\n")
+    write_json(folder / "tune.json", {"enabled": False, "trials": 0})
 
 
 def write_table(folder: Path, trials: pa.Table) -> None:
     """trials.arrow (IPC file) and trials.csv."""
-    temporary = folder / ".trials.arrow.tmp"
-    with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, trials.schema) as writer:
-        writer.write_table(trials)
-    temporary.replace(folder / "trials.arrow")
-    rows = trials.to_pylist()
-    temporary = folder / ".trials.csv.tmp"
-    with temporary.open("w", newline="") as out:
-        written = csv.DictWriter(out, trials.column_names)
-        written.writeheader()
-        written.writerows(rows)
-    temporary.replace(folder / "trials.csv")
+    write_arrow(folder / "trials.arrow", trials)
+    write_csv(folder / "trials.csv", trials.column_names, trials.to_pylist())
+
+
+def write_trial(folder: Path, trial: TrialRecord, *, running: bool = False) -> None:
+    """One trial with its epochs as `folder`/<key>.json, for whoever shows the search as it runs.
+
+    `started_at`, `ended_at` and each row's `finished_at` are seconds since 1970.
+    """
+    write_json(
+        folder / f"{trial.key}.json",
+        {
+            "key": trial.key,
+            "number": trial.number,
+            "status": "running" if running and not trial.over else trial.status,
+            "default": trial.default,
+            "values": trial.values,
+            "error": trial.error,
+            "started_at": trial.started_at,
+            "ended_at": trial.ended_at,
+            "rows": [trial.rows[epoch] for epoch in sorted(trial.rows)],
+        },
+    )
 
 
 def _column(values: list[Any]) -> pa.Array:
@@ -171,18 +181,12 @@ def _column(values: list[Any]) -> pa.Array:
     return pa.array(values if len(kinds) == 1 else [json.dumps(v) for v in values])
 
 
-def _proxy(trial: Trial) -> tuple[float, float, int]:
+def _proxy(trial: TrialRecord) -> tuple[float, float, int]:
     score = score_of(trial)
     assert score is not None
     return score.robust, score.clean, -trial.number
 
 
-def _final(trial: Trial) -> tuple[float, float]:
+def _final(trial: TrialRecord) -> tuple[float, float]:
     assert trial.finalist is not None
     return trial.finalist["robust"]["value"], trial.finalist["clean"]["value"]
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    temporary.replace(path)

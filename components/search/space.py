@@ -14,21 +14,23 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from components.config import Config, apply_overrides, flatten
-from components.config.load import ConfigError, nearest_key
+from components.config import Config, apply_overrides, flatten, to_dict
+from components.config.load import ConfigError, nearest, nearest_key
 from components.config.tune import Choice, Distribution, RandInt, Ratio, Uniform
 from components.errors import UserError
+from components.models.build import check_names
+from components.training.methods import METHODS
 
 SECTIONS = ("model.", "train.")
 # What the search may not touch: it would change the yardstick, not the model.
-CLOSED = {
+NOT_SEARCHABLE = {
     "threat": "the evaluation's threat model is fixed; search train.attack.* instead",
     "evaluate": "the evaluation is fixed",
     "data": "every trial must see the same clips",
     "seed": "a lucky seed is no better parameter",
     "tune": "a search does not search itself",
     "train.epochs": "all trials have tune.epochs, or their scores could not be compared",
-    "train.val_steps": "validation is fixed by tune.proxy_steps",
+    "train.val_steps": "validation is fixed by tune.val_steps",
     "train.val_clips": "every trial must be validated on the same clips",
 }
 
@@ -41,7 +43,7 @@ def check_space(config: Config) -> None:
     if not config.tune.space:
         raise ConfigError("tune.space is empty; name a parameter, or set tune.enabled=false")
     for name, distribution in config.tune.space.items():
-        for closed, reason in CLOSED.items():
+        for closed, reason in NOT_SEARCHABLE.items():
             if name == closed or name.startswith(closed + "."):
                 raise ConfigError(f"tune.space: {name} cannot be searched: {reason}")
         if name not in known:
@@ -57,8 +59,8 @@ def check_space(config: Config) -> None:
     for name, distribution in config.tune.space.items():
         for value in ends(distribution):
             try:
-                resolve(config, {name: value})
-            except ConfigError as error:
+                _check_names(apply_overrides(config, resolve(config, {name: value})))
+            except UserError as error:
                 raise ConfigError(f"tune.space: {name}: {error}") from error
 
 
@@ -79,6 +81,17 @@ def to_optuna(name: str, distribution: Distribution) -> BaseDistribution:
         )
     except ValueError as error:
         raise ConfigError(f"tune.space: {name}: {error}") from error
+
+
+def suggest(trial: optuna.Trial, name: str, distribution: Distribution) -> Any:
+    """Let Optuna draw one parameter of `trial`; one that it has already stays as it is."""
+    form = to_optuna(name, distribution)
+    if isinstance(form, CategoricalDistribution):
+        return trial.suggest_categorical(name, form.choices)
+    if isinstance(form, IntDistribution):
+        return trial.suggest_int(name, form.low, form.high, log=form.log)
+    assert isinstance(form, FloatDistribution)
+    return trial.suggest_float(name, form.low, form.high, step=form.step, log=form.log)
 
 
 def ends(distribution: Distribution) -> list[Any]:
@@ -109,7 +122,7 @@ def trial_config(config: Config, values: Mapping[str, Any]) -> Config:
     tune = config.tune
     fixed = {
         "train.epochs": tune.epochs,
-        "train.val_steps": tune.proxy_steps,
+        "train.val_steps": tune.val_steps,
         "train.val_clips": tune.val_clips,
         "ray.workers": tune.workers,
         "ray.max_workers": 0,
@@ -155,6 +168,14 @@ def grid(config: Config) -> Iterator[dict[str, Any]]:
         yield dict(zip(config.tune.space, point, strict=True))
 
 
+def _check_names(config: Config) -> None:
+    """UserError for a fusion, backbone or method that does not exist: loading does not look."""
+    check_names(to_dict(config.model))
+    if config.train.method not in METHODS:
+        method = config.train.method
+        raise UserError(f"no training method {method!r}{nearest(method, METHODS)}")
+
+
 def _check_ratio(name: str, distribution: Ratio, config: Config) -> None:
     of = distribution.of
     value = flatten(config).get(of)
@@ -188,6 +209,3 @@ def _decode(distribution: Distribution, value: Any) -> Any:
             if _encode(choice) == value and type(_encode(choice)) is type(value):
                 return list(choice) if isinstance(choice, tuple) else choice
     return value
-
-
-optuna.logging.set_verbosity(optuna.logging.WARNING)

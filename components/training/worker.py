@@ -1,7 +1,7 @@
 """The one place where the training loop meets Ray Train: runs on every worker of a run.
 
 `spec`, the trainer's `train_loop_config`, is plain values: `config` (the settings as a dict),
-`shards` (folder or URI), `run` (this run's folder or URI), and `board` (an actor that takes
+`shards` (folder or URI), `run` (this run's folder or URI), and `progress` (an actor that takes
 progress from rank 0, or None).
 """
 
@@ -92,7 +92,9 @@ def _train(spec: dict[str, Any]) -> None:
         evaluation_threat(config),
         seed=config.seed,
         worker=WorkerContext(rank, device),
-        on_step=_teller(spec["board"]) if rank == 0 and spec["board"] is not None else None,
+        on_step=_progress_reporter(spec["progress"])
+        if rank == 0 and spec["progress"] is not None
+        else None,
     )
     for row in rows:
         with tempfile.TemporaryDirectory(prefix="checkpoint-") as folder:
@@ -121,16 +123,16 @@ def _state(config: Config, about: dict[str, Any], device: torch.device) -> Train
     return state
 
 
-def _teller(board: Any) -> Any:
-    told = 0.0
+def _progress_reporter(channel: Any) -> Any:
+    reported = 0.0
 
-    def tell(progress: Progress) -> None:
-        nonlocal told
+    def report(progress: Progress) -> None:
+        nonlocal reported
         now = time.monotonic()
-        if now - told < LOOK_EVERY and progress.step < progress.steps:
+        if now - reported < LOOK_EVERY and progress.step < progress.steps:
             return
-        told = now
-        board.put.remote(
+        reported = now
+        channel.put.remote(
             {
                 "kind": "step",
                 "epoch": progress.epoch,
@@ -141,7 +143,7 @@ def _teller(board: Any) -> Any:
             }
         )
 
-    return tell
+    return report
 
 
 def _beyond_retry(error: Exception) -> str | None:

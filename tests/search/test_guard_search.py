@@ -1,9 +1,12 @@
 """The search judges by what it may see: each test fails on a small break that once went unseen."""
 
+import re
+from importlib.util import spec_from_file_location
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import ray
 import torch
 from ray.tune.experiment import Trial as TuneTrial
 
@@ -11,11 +14,15 @@ from components.checkpoint import save_checkpoint
 from components.config import to_dict
 from components.config.load import load_config
 from components.models import build_model
-from components.search.budget import Budget
-from pipelines._finalists import score_checkpoint
-from pipelines._tuning import Asha
+from components.search.objective import TrialRecord
+from pipelines import _trial_cleanup
+from pipelines._search import Asha
+from pipelines._stage import Stage
+from pipelines._trial import score_checkpoint
+from pipelines.tune import first_variant
 
-PARAMS = Path(__file__).resolve().parents[2] / "params.yaml"
+ROOT = Path(__file__).resolve().parents[2]
+PARAMS = ROOT / "params.yaml"
 
 
 @pytest.fixture
@@ -49,31 +56,20 @@ def test_the_second_rung_s_score_is_that_of_the_worst_cell(checkpoint, tiny_shar
     assert found["robust"]["value"] == min(values.values())
 
 
-@pytest.mark.parametrize(
-    ("wall", "trials", "spent"),
-    [(0, 0, None), (7199, 0, None), (7200, 0, "hours"), (0, 5399, None), (0, 5400, "device")],
-)
-def test_the_budget_counts_hours_and_the_devices_of_a_trial(wall, trials, spent) -> None:
-    """Two hours by the clock, three of devices; a trial holds two of them."""
-    ledger = SimpleNamespace(wall_seconds=wall, trial_seconds=trials)
-    words = Budget(trials=9, max_hours=2.0, max_device_hours=3.0, devices=2).spent(ledger)
-    assert (words is None) == (spent is None) and (spent or "") in (words or "")
-
-
 def test_asha_stops_the_worst_and_spares_the_defaults(tiny_search) -> None:
-    section = load_config(PARAMS, [*tiny_search, "tune.epochs=4", "tune.grace_epochs=1"]).tune
-    ledger = SimpleNamespace(trials={}, finished=lambda: [])
-    asha = Asha(section, ledger)
+    config = load_config(PARAMS, [*tiny_search, "tune.epochs=4"])
+    known: dict[str, SimpleNamespace] = {}
+    asha = Asha(SimpleNamespace(config=config, records=lambda: [], record=known.__getitem__))
+    trials: dict[str, TuneTrial] = {}
 
     def report(key: str, score: float, epoch: int = 1, default: bool = False) -> str:
-        ledger.trials.setdefault(key, SimpleNamespace(key=key, default=default))
+        known.setdefault(key, SimpleNamespace(key=key, default=default))
         if key not in trials:
             trials[key] = TuneTrial("stub", config={"key": key}, stub=True)
             asha.on_trial_add(None, trials[key])
         result = {"epoch": epoch, "val_robust_acc_worst": score}
         return asha.on_trial_result(None, trials[key], result)
 
-    trials: dict[str, TuneTrial] = {}
     for i, score in enumerate((0.2, 0.4, 0.6, 0.8)):
         report(f"early{i}", score)
     assert report("good", 0.9) == "CONTINUE"
@@ -81,3 +77,54 @@ def test_asha_stops_the_worst_and_spares_the_defaults(tiny_search) -> None:
     assert report("default", 0.1, default=True) == "CONTINUE"
     assert report("whole", 0.95) == "CONTINUE"
     assert report("whole", 0.0, epoch=4) == "CONTINUE"  # its last epoch: it ends by itself
+
+
+def test_asha_knows_how_far_the_trials_of_earlier_sessions_came(tiny_search) -> None:
+    """After a kill, a trial is held to the rungs of those that were over before."""
+    config = load_config(PARAMS, [*tiny_search, "tune.epochs=4"])
+    before = [
+        TrialRecord(
+            i, f"old{i}", {}, {}, "pgd_at", status="stopped", rows={1: {"val_robust_acc_both": v}}
+        )
+        for i, v in enumerate((0.5, 0.6, 0.7, 0.8))
+    ]
+    new = SimpleNamespace(key="new", default=False)
+
+    def verdict(earlier: list[TrialRecord]) -> str:
+        search = SimpleNamespace(config=config, records=lambda: earlier, record=lambda key: new)
+        asha = Asha(search)
+        trial = TuneTrial("stub", config={"key": "new"}, stub=True)
+        asha.on_trial_add(None, trial)
+        return asha.on_trial_result(None, trial, {"epoch": 1, "val_robust_acc_worst": 0.4})
+
+    assert verdict(before) == "STOP"
+    assert verdict([]) == "CONTINUE"
+
+
+def test_the_search_tunes_the_first_variant_compared() -> None:
+    def variant(*words: str) -> tuple[str, str]:
+        words = ("compare=[late,amr]", *words)
+        config = first_variant(Stage("tune", load_config(PARAMS, words), words, PARAMS)).config
+        return config.variant, config.model.fusion
+
+    assert variant() == ("late", "late")
+    assert variant("variant=mmtm") == ("mmtm", "mmtm")
+
+
+def test_another_ray_is_refused_before_its_private_names_are_used(monkeypatch) -> None:
+    source = Path(_trial_cleanup.__file__)
+    monkeypatch.setattr(ray, "__version__", "2.61.0")
+    with pytest.raises(ImportError, match=r"Ray 2\.60.*this is Ray 2\.61\.0.*54305"):
+        spec_from_file_location("another", source).loader.load_module()  # type: ignore[union-attr]
+
+
+def test_private_names_of_ray_are_in_one_file() -> None:
+    """Also `ray.train.v2.api`, whose names `ray.train` has."""
+    private = re.compile(r"^\s*(from|import) ray\S*(\._|\.core\.|\.v2\.)", re.M)
+    found = {
+        path.relative_to(ROOT).as_posix()
+        for folder in ("components", "pipelines", "mlflow_tracking")
+        for path in (ROOT / folder).rglob("*.py")
+        if private.search(path.read_text())
+    }
+    assert found == {"pipelines/_trial_cleanup.py"}

@@ -2,8 +2,14 @@
 
 import pytest
 
-from components.search.ledger import Trial
-from components.search.objective import pareto, saving, score_of, training_passes, worst_cell
+from components.search.objective import (
+    TrialRecord,
+    pareto,
+    saving,
+    score_of,
+    training_passes,
+    worst_cell,
+)
 
 
 def row(epoch: int, rgb: float, skeleton: float, both: float, clean: float = 0.9) -> dict:
@@ -14,10 +20,9 @@ def row(epoch: int, rgb: float, skeleton: float, both: float, clean: float = 0.9
     }  # fmt: skip
 
 
-def trial(*rows: dict, status: str = "completed") -> Trial:
-    made = Trial(0, "0000-x", {}, {}, "pgd_at", status=status)  # type: ignore[arg-type]
-    made.rows = {r["epoch"]: r for r in rows}
-    return made
+def trial(*rows: dict, status: str = "completed") -> TrialRecord:
+    by_epoch = {r["epoch"]: r for r in rows}
+    return TrialRecord(0, "0000-x", {}, {}, "pgd_at", status=status, rows=by_epoch)  # type: ignore[arg-type]
 
 
 def test_the_worst_cell_counts() -> None:

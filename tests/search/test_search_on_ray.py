@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -29,18 +30,19 @@ def start(artifacts: Path, words: list[str]) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def events(artifacts: Path) -> list[dict]:
-    files = list((artifacts / "tune" / "searches").glob("*/ledger.jsonl"))
-    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+def trials(artifacts: Path) -> dict[str, dict]:
+    """What the search has written of each trial, by key."""
+    files = (artifacts / "tune" / "trials").glob("[0-9]*.json")
+    return {file.stem: json.loads(file.read_text()) for file in files}
 
 
-def wait_for(artifacts: Path, kind: str, search: subprocess.Popen[str]) -> dict:
+def wait_for(artifacts: Path, condition: Callable[[dict], bool], search: subprocess.Popen) -> dict:
     while True:
-        found = [e for e in events(artifacts) if e["event"] == kind]
+        found = [trial for trial in trials(artifacts).values() if condition(trial)]
         if found:
             return found[-1]
         if search.poll() is not None:
-            pytest.fail(f"the search ended before any {kind!r}:\n{search.stdout.read()}")  # type: ignore[union-attr]
+            pytest.fail(f"the search ended before that:\n{search.stdout.read()}")
         time.sleep(0.1)
 
 
@@ -67,7 +69,8 @@ def test_a_search_survives_the_death_of_its_driver_and_of_a_trial(
 
     first = start(artifacts, tiny_search)
     try:
-        done = wait_for(artifacts, "end", first)
+        done = wait_for(artifacts, lambda t: t["status"] in ("completed", "stopped"), first)
+        wait_for(artifacts, lambda t: t["number"] != done["number"] and t["rows"], first)
         children = psutil.Process(first.pid).children(recursive=True)
         os.kill(first.pid, signal.SIGKILL)
         for process in children:
@@ -75,15 +78,14 @@ def test_a_search_survives_the_death_of_its_driver_and_of_a_trial(
                 process.kill()
     finally:
         end_all(first)
-    before = [e for e in events(artifacts) if e["event"] == "epoch" and e["key"] == done["key"]]
+    before = trials(artifacts)
+    runs = checkpoints(artifacts)
 
     second = start(artifacts, tiny_search)
     try:
         killed = None
         while second.poll() is None and killed is None:
-            running = [e for e in events(artifacts) if e["event"] == "start"]
-            sessions = [e["at"] for e in events(artifacts) if e["event"] == "session"]
-            if len(sessions) > 1 and running and running[-1]["at"] > sessions[-1]:
+            if any(trial["status"] == "running" for trial in trials(artifacts).values()):
                 killed = _kill_a_trial(second.pid)
             time.sleep(0.05)
         output, _ = second.communicate(timeout=400)
@@ -92,11 +94,17 @@ def test_a_search_survives_the_death_of_its_driver_and_of_a_trial(
     assert second.returncode == 0, output
     assert killed is not None
 
-    told = events(artifacts)
-    again = [e for e in told if e["event"] == "epoch" and e["key"] == done["key"]]
-    assert again == before, "a finished trial was run again"
-    ends = [e["key"] for e in told if e["event"] == "end"]
-    assert len(ends) == len(set(ends)) == 3
+    after = trials(artifacts)
+    assert len(after) == 3
+    for key, trial in before.items():
+        rows = after[key]["rows"]
+        assert rows[: len(trial["rows"])] == trial["rows"], "an epoch was trained twice"
+        assert after[key]["values"] == trial["values"]
+    assert after[done["key"]]["rows"] == before[done["key"]]["rows"], "a finished trial ran again"
+    # Those that were open went on in the training runs that they had.
+    journal = next((artifacts / "tune" / "searches").glob("*/journal.jsonl"))
+    assert {f"tune-{journal.parent.name}-{key}" for key in before} >= runs > set()
+    assert not list((artifacts / "runs").glob("tune-*")), "checkpoints are left"
     with pa.ipc.open_file(str(artifacts / "tune" / "trials.arrow")) as file:
         rows = file.read_all().to_pylist()
     assert {row["status"] for row in rows} <= {"completed", "stopped"}
@@ -106,6 +114,11 @@ def test_a_search_survives_the_death_of_its_driver_and_of_a_trial(
     assert winner["finalist_robust_acc"] is not None
     for name in ("trials.csv", "tune.json", "pareto.png", "importances.png", "parallel.png"):
         assert (artifacts / "tune" / name).stat().st_size > 0
+
+
+def checkpoints(artifacts: Path) -> set[str]:
+    """Names of the training runs that have a checkpoint."""
+    return {path.parent.name for path in (artifacts / "runs").glob("tune-*/epoch_*")}
 
 
 def _kill_a_trial(driver: int) -> int | None:

@@ -26,10 +26,10 @@ UNIFORM = {"kind": "uniform", "low": 0.1, "high": 0.9}
         ("threat.skeleton.norm", "fixed"),
         ("evaluate.suite", "fixed"),
         ("data.val_subjects", "same clips"),
-        ("train.val_steps", "proxy_steps"),
+        ("train.val_steps", "tune.val_steps"),
         ("train.val_clips", "same clips"),
         ("train.epochs", "tune.epochs"),
-        ("tune.proxy_steps", "itself"),
+        ("tune.val_steps", "itself"),
         ("seed", "lucky"),
         ("shard.size", "earlier stages"),
         ("ray.workers", "earlier stages"),
@@ -47,11 +47,12 @@ def test_names_that_must_not_be_searched(name: str, word: str) -> None:
 @pytest.mark.parametrize(
     ("name", "distribution", "word"),
     [
-        ("model.dropout", {"kind": "uniform", "low": 0.1, "high": 1.5}, "less than 1"),
+        ("model.dropout", {"kind": "uniform", "low": 0.1, "high": 1.5}, "below 1"),
         ("model.dropout", {"kind": "uniform", "low": 0.5, "high": 0.5}, "below"),
         ("train.lr", {"kind": "uniform", "low": 0.0, "high": 0.1, "log": True}, "low"),
         ("model.fusion", {"kind": "choice", "values": ["amr", "armm"]}, "armm"),
         ("model.fusion", {"kind": "choice", "values": []}, "empty"),
+        ("train.method", {"kind": "choice", "values": ["pgd_at", "trade"]}, "trades"),
         ("train.attack.steps", {"kind": "uniform", "low": 1.5, "high": 4.5}, "integer"),
         (
             "train.attack.rgb_eps",
@@ -139,7 +140,7 @@ def test_a_default_outside_the_space_is_not_told_to_the_sampler() -> None:
 def test_a_trial_keeps_the_evaluations_threat_and_the_searchs_length() -> None:
     config = config_with(
         {"train.attack.rgb_eps": {"kind": "uniform", "low": 0.0, "high": 0.2}},
-        epochs=7, proxy_steps=9, val_clips=11, workers=3,
+        epochs=7, val_steps=9, val_clips=11, workers=3,
     )  # fmt: skip
     trial = trial_config(config, resolve(config, {"train.attack.rgb_eps": 0.2}))
     assert trial.train.attack.rgb_eps == 0.2

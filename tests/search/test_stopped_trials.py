@@ -1,5 +1,6 @@
 """A trial that ASHA stops gives back its workers and its placement group at once."""
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,13 +10,11 @@ import ray
 from ray.util import placement_group_table
 
 from components.config import Config, apply_overrides
-from components.search.budget import slots
-from components.search.ledger import Ledger
-from components.search.proposals import Proposals
+from components.search.study import Search
 from mlflow_tracking.run import start_run
 from pipelines._cluster import cluster
+from pipelines._search import run_search, slots
 from pipelines._trial_runs import TrialRuns
-from pipelines._tuning import run_search
 
 SETTINGS = {
     "data.protocol": "custom", "data.train_subjects": [1, 2, 3, 4], "data.val_subjects": [2],
@@ -23,7 +22,7 @@ SETTINGS = {
     "train.batch_size": 16, "train.attack.steps": 2,
     "tracking.system_metrics": False, "tracking.patience": 5.0,
     "tune.space": {"train.lr": {"kind": "uniform", "low": 1e-4, "high": 1e-2, "log": True}},
-    "tune.epochs": 40, "tune.proxy_steps": 2, "tune.defaults_first": False,
+    "tune.epochs": 40, "tune.val_steps": 2,
 }  # fmt: skip
 
 
@@ -33,19 +32,20 @@ def settings(tmp_path: Path) -> Config:
     return apply_overrides(Config(), {**SETTINGS, "tracking.uri": uri})
 
 
-def seeded(folder: Path, trials: int) -> Ledger:
-    """A ledger with trials that nothing can beat."""
-    ledger = Ledger(folder)
-    for i in range(trials):
-        trial = ledger.add_trial({"train.lr": 0.001 + i * 1e-5}, {"train.lr": 0.001}, "pgd_at")
+def seeded(config: Config, folder: Path) -> Search:
+    """A search with the defaults and two more trials, which nothing can beat."""
+    search = Search(apply_overrides(config, {"tune.trials": 3}), folder)
+    for _ in range(3):
+        trial = search.next()
+        assert trial is not None
         for epoch in range(1, 41):
-            ledger.epoch(
+            search.epoch(
                 trial.key,
                 {"epoch": epoch, "val_robust_acc_both": 1.1, "val_clean_acc": 1.0,
                  "clips_per_s": 1.0, "train_seconds": 1.0, "steps": 1},
             )  # fmt: skip
-        ledger.end(trial.key, "completed")
-    return ledger
+        search.end(trial.key, "completed")
+    return search
 
 
 def until(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
@@ -62,7 +62,8 @@ def test_a_stopped_trial_frees_its_workers_and_an_ended_budget_all(
     tmp_path: Path, tiny_shards: Path, settings: Config
 ) -> None:
     folder = tmp_path / "search"
-    ledger = seeded(folder, 3)
+    seconds = seeded(settings, folder).wall_seconds
+    assert seconds == 0.0  # no session yet
     config = apply_overrides(settings, {"tune.trials": 4})
     with start_run("tune", config, name="search", artifacts=tmp_path) as run, cluster(config.ray):
         everything = ray.cluster_resources()["CPU"]
@@ -71,27 +72,30 @@ def test_a_stopped_trial_frees_its_workers_and_an_ended_budget_all(
             held = [g for g in placement_group_table().values() if g["state"] != "REMOVED"]
             return not held and ray.available_resources().get("CPU", 0) == everything
 
-        def search(config: Config) -> str:
-            proposals = Proposals(config, ledger)
-            ledger.begin_session()
-            return run_search(
-                config,
-                proposals,
+        def go_on(config: Config) -> tuple[Search, str]:
+            search = Search(config, folder)
+            ended = run_search(
+                search,
                 TrialRuns(config, tmp_path, run),
-                folder=folder,
+                out=tmp_path / "tune",
                 shards=str(tiny_shards),
                 storage=str(tmp_path / "runs"),
             )
+            return search, ended
 
-        search(config)
-        last = ledger.ordered()[-1]
+        search, _ = go_on(config)
+        last = search.records()[-1]
         assert (last.status, len(last.rows)) == ("stopped", 1)
         assert until(free), placement_group_table()
 
-        hours = (ledger.wall_seconds + 1.0) / 3600
-        ended = search(apply_overrides(config, {"tune.trials": 5, "tune.max_hours": hours}))
+        hours = (search.wall_seconds + 1.0) / 3600
+        search, ended = go_on(apply_overrides(config, {"tune.trials": 5, "tune.max_hours": hours}))
         assert "max_hours" in ended
-        assert ledger.ordered()[-1].status == "open"
+        assert search.records()[-1].status == "open"
+        key = search.records()[-1].key
+        assert (
+            json.loads((tmp_path / "tune/trials" / f"{key}.json").read_text())["status"] == "open"
+        )
         assert until(free), placement_group_table()
 
 
@@ -101,7 +105,6 @@ def test_as_many_trials_as_fit_and_never_none(settings: Config) -> None:
     assert slots(two, {"CPU": 3.0}) == 1
     gpu = apply_overrides(two, {"ray.gpus_per_worker": 0.5})
     assert slots(gpu, {"CPU": 64.0, "GPU": 4.0}) == 4
-    assert slots(apply_overrides(gpu, {"tune.concurrent": 9}), {"CPU": 1.0}) == 9
     with pytest.raises(ValueError, match=r"needs 2 CPUs \(tune.workers=2\).*has 1"):
         slots(two, {"CPU": 1.0})
     with pytest.raises(ValueError, match="GPU"):

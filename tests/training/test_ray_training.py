@@ -18,7 +18,7 @@ import yaml
 from components.checkpoint import load_model, read_config
 from components.config import Config, to_dict
 from pipelines._cluster import cluster
-from pipelines._progress import Event, Relay, listening
+from pipelines._progress import Event, ProgressCallback, progress_channel
 from pipelines._ray import TrainResult, run_training
 from pipelines._stage import ROOT, StageError
 
@@ -29,15 +29,15 @@ CHANGES = {"train__ema": 0.9, "train__attack__modalities": "mix", "tracking__uri
 def train(
     config: Config, shards: str, folder: Path, on_event: Callable[[Event], None] = lambda e: None
 ) -> TrainResult:
-    with cluster(config.ray), listening(on_event) as board:
+    with cluster(config.ray), progress_channel(on_event) as channel:
         return run_training(
             config,
             name="run",
             storage=folder / "runs",
             shards=shards,
             out=folder,
-            callbacks=[Relay(board)],
-            board=board,
+            callbacks=[ProgressCallback(channel)],
+            progress=channel,
         )
 
 
@@ -80,7 +80,7 @@ def test_best_and_last_can_be_loaded(calm):
 def test_a_local_run_has_no_actor_that_it_does_not_need(calm):
     """Each one wakes a hundred times a second, on the cores that train."""
     seen = json.loads((calm / "actors.json").read_text())
-    assert seen == ["Board", "RayTrainWorker", "SynchronizationActor", "TrainController"]
+    assert seen == ["RayTrainWorker", "SynchronizationActor", "TrainController"]
 
 
 def test_best_is_the_checkpoint_of_the_highest_rank(calm):
