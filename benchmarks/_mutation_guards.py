@@ -15,20 +15,27 @@ ATTACKS = tuple(
         "guard_attacks",
         "pgd",
         "apgd",
-        "guard_pinned",
+        "guard_pinned_attacks",
         "adaptive_attacks",
         "gradient_free",
     )  # fmt: skip
 )
 SPECIAL = (
-    "tests/attacks/test_guard_pinned.py",
+    "tests/attacks/test_guard_pinned_attacks.py",
     "tests/attacks/test_special_attacks.py",
     "tests/attacks/test_attack_table.py",
     "tests/attacks/test_gradient_free.py",
 )
 TRAINING = tuple(
     f"tests/training/test_{name}.py"
-    for name in ("guard_training", "guard_settings", "guard_pinned", "methods", "loop", "step")
+    for name in (
+        "guard_training",
+        "guard_settings",
+        "guard_pinned_training",
+        "methods",
+        "loop",
+        "step",
+    )
 )
 MODELS = tuple(
     f"tests/models/test_{name}.py"
@@ -38,12 +45,12 @@ MODELS = tuple(
         "heads",
         "normalize",
         "guard_models",
-        "guard_pinned",
+        "guard_pinned_models",
         "two_stream",
     )
 )
 BACKBONES = (
-    "tests/models/test_guard_pinned.py",
+    "tests/models/test_guard_pinned_models.py",
     "tests/models/test_skeleton_nets.py",
     "tests/models/test_video_nets.py",
     "tests/models/test_forward_references.py",

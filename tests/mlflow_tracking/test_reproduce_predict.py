@@ -62,7 +62,7 @@ def test_what_differs_is_named(project: Any, run_id: str) -> None:
     assert differences(recorded, here, project.config) == []
     other = apply_overrides(project.config, {"train.epochs": 3})
     (setting,) = differences(recorded, here, other)
-    assert (setting.what, setting.there, setting.here) == ("train.epochs", 20, 3)
+    assert (setting.what, setting.there, setting.here) == ("train.epochs", 19, 3)
     assert not setting.blocks
     changed = {**here, "git_commit": "abc", "versions": {**here["versions"], "torch": "9"}}
     found = differences(recorded, changed, project.config)
