@@ -41,19 +41,6 @@ def train(
         )
 
 
-def actors() -> set[str]:
-    """Titles of this process' descendants that hold a Ray actor."""
-    found = set()
-    for process in psutil.Process().children(recursive=True):
-        try:
-            title = " ".join(process.cmdline())
-        except psutil.NoSuchProcess:
-            continue
-        if title.startswith("ray::"):
-            found.add(title.removeprefix("ray::").split(".")[0].strip())
-    return found - {"IDLE", "DashboardAgent", "RuntimeEnvAgent"}
-
-
 def weights(folder: Path) -> tuple[str, str]:
     return tuple(read_config(folder / kind)["weights_sha256"] for kind in ("best", "last"))
 
@@ -62,9 +49,7 @@ def weights(folder: Path) -> tuple[str, str]:
 def calm(settings, shards, tmp_path_factory) -> Path:
     """A run that nothing disturbed."""
     folder = tmp_path_factory.mktemp("calm")
-    seen: set[str] = set()
-    result = train(settings(**CHANGES), shards, folder, lambda event: seen.update(actors()))
-    (folder / "actors.json").write_text(json.dumps(sorted(seen)))
+    result = train(settings(**CHANGES), shards, folder)
     (folder / "history.json").write_text(json.dumps(result.history))
     assert [row["epoch"] for row in result.history] == [1, 2, 3]
     assert not (folder / "runs" / "run").exists()
@@ -75,12 +60,6 @@ def test_best_and_last_can_be_loaded(calm):
     for kind in ("best", "last"):
         model, about = load_model(calm / kind)
         assert about["classes"] == [1, 2, 3] and not model.training
-
-
-def test_a_local_run_has_no_actor_that_it_does_not_need(calm):
-    """Each one wakes a hundred times a second, on the cores that train."""
-    seen = json.loads((calm / "actors.json").read_text())
-    assert seen == ["RayTrainWorker", "SynchronizationActor", "TrainController"]
 
 
 def test_best_is_the_checkpoint_of_the_highest_rank(calm):
