@@ -16,7 +16,6 @@ from typing import Any
 import ray
 from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.train import Checkpoint
-from ray.train.torch import TorchConfig
 from ray.train.v2.api.config import (
     CheckpointConfig,
     FailureConfig,
@@ -26,6 +25,7 @@ from ray.train.v2.api.config import (
 )
 from ray.train.v2.api.exceptions import TrainingFailedError
 
+from components.address import join, parse_address
 from components.checkpoint import CONFIG, WEIGHTS
 from components.config import Config, to_dict
 from components.config.train import RaySection
@@ -35,7 +35,8 @@ from components.training.state import POSITION
 from components.training.worker import STOP, train_worker
 from mlflow_tracking.store import redact
 from pipelines._cluster import is_local
-from pipelines._stage import StageError, absolute
+from pipelines._network import NodeTorchConfig
+from pipelines._stage import StageError
 from pipelines._trainer import Trainer
 
 
@@ -78,7 +79,7 @@ def run_training(
         # Nobody reclaims the nodes of a local Ray, and nobody collects its metrics.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
-    home = _join(str(storage), name)
+    home = join(str(storage), name)
     store = _open(home)
     store.remove(STOP)
     spec = {
@@ -92,7 +93,7 @@ def run_training(
         local=local,
         train_loop_config=spec,
         scaling_config=_scaling(config.ray),
-        torch_config=TorchConfig(backend="nccl" if config.ray.gpus_per_worker else "gloo"),
+        torch_config=NodeTorchConfig(backend="nccl" if config.ray.gpus_per_worker else "gloo"),
         run_config=RunConfig(
             name=name,
             storage_path=str(storage),
@@ -125,9 +126,7 @@ def run_storage(config: Config, artifacts: Path) -> str:
     Outside of DVC's outputs, which `dvc repro` removes before it runs a stage again.
     """
     given = config.ray.storage
-    if "://" in given:
-        return given
-    return str(absolute(given)) if given else str(artifacts / "runs")
+    return parse_address(given, "storage").uri if given else str(artifacts / "runs")
 
 
 def _check_room(section: RaySection) -> None:
@@ -172,11 +171,6 @@ def _collect(result: Any, out: Path) -> TrainResult:
             for file in (WEIGHTS, CONFIG):
                 shutil.copyfile(Path(folder) / file, target / file)
     return TrainResult(out / "best", out / "last", position["history"], metrics)
-
-
-def _join(storage: str, name: str) -> str:
-    base, mark, query = storage.partition("?")
-    return f"{base.rstrip('/')}/{name}{mark}{query}"
 
 
 def _open(home: str) -> Store:
