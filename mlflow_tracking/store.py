@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from components.address import answers, masked, sqlite_uri
+from components.address import masked, parse_address, probe
 from components.config.evaluate import TrackingSection
 from components.errors import UserError
 from mlflow_tracking.files import locked
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 ROOT = Path(__file__).resolve().parent.parent
-STORES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks")
 REQUEST_SECONDS = "30"
 EXPERIMENT_TAGS = {
     # The UI shows its pages for training, not those for language models.
@@ -36,20 +35,12 @@ def tracking_uri(tracking: TrackingSection, root: Path = ROOT) -> str:
     """
     uri = (os.environ.get("MLFLOW_TRACKING_URI") or tracking.uri).strip()
     scheme = uri.partition(":")[0].partition("+")[0] if ":" in uri else ""
-    if not uri:
-        return f"sqlite:///{root / 'mlflow.db'}"
-    if scheme == "sqlite":
-        return sqlite_uri(uri, root)
-    if scheme in ("", "file"):
+    if uri and scheme in ("", "file"):
         raise UserError(
             f"{uri} is a folder of files, which MLflow no longer writes to; set tracking.uri (or "
             "MLFLOW_TRACKING_URI) to sqlite:///mlflow.db or to a server, http://HOST:PORT"
         )
-    if scheme not in STORES:
-        raise UserError(
-            f"{redact(uri)}: MLflow knows no {scheme!r} store; there are: {', '.join(STORES)}"
-        )
-    return uri
+    return parse_address(uri or "sqlite:///mlflow.db", "tracking", root).uri
 
 
 redact = masked
@@ -62,7 +53,8 @@ def is_local(uri: str) -> bool:
 
 def reachable(uri: str) -> bool:
     """Whether the server's or database's port answers; always true for a database file."""
-    return answers(uri)
+    address = parse_address(uri, "tracking")
+    return not address.host or not probe(address)
 
 
 class Away(ConnectionError):
@@ -92,10 +84,7 @@ def is_absence(error: Exception) -> bool:
 
 def sqlite_file(uri: str) -> Path | None:
     """The file of a sqlite store; None for any other."""
-    path = urlsplit(uri).path
-    if not uri.startswith("sqlite:") or not path.strip("/"):
-        return None
-    return Path(path[1:] if path.startswith("//") else path)
+    return parse_address(uri, "tracking").local if uri.startswith("sqlite") else None
 
 
 def turn(uri: str) -> AbstractContextManager[Any]:

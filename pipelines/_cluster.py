@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import ray
 from ray.exceptions import (
@@ -22,8 +22,10 @@ from ray.exceptions import (
 )
 from tqdm import tqdm
 
-from components.address import answers, masked
+from components.address import Address, parse_address, probe
 from components.config.train import RaySection
+from components.cpus import usable_cpus
+from pipelines._package import package
 from pipelines._stage import ROOT, StageError
 
 log = logging.getLogger("cluster")
@@ -31,11 +33,6 @@ log = logging.getLogger("cluster")
 Item = TypeVar("Item")
 Out = TypeVar("Out")
 
-# What never travels to a cluster: raw data, results and state stay where every node sees them.
-EXCLUDES = [
-    "/data", "/artifacts", "/.venv", "/.git", "/.dvc", "/mlruns", "/mlartifacts", "/tests",
-    "/.mypy_cache", "/.ruff_cache", "/.pytest_cache", "/.hypothesis", "**/__pycache__", "*.db",
-]  # fmt: skip
 LOST = (WorkerCrashedError, NodeDiedError, OutOfMemoryError, ObjectLostError, LocalRayletDiedError)
 # A local Ray has no dashboard, so nobody to show metrics or worker logs to; collecting them takes
 # time from the cores that the workers compute on. What is set already stays.
@@ -65,29 +62,57 @@ def cluster(section: RaySection) -> Iterator[Cluster]:
     if ray.is_initialized():
         yield Cluster(_cpus(), own=False)
         return
-    address = section.address or _job_address()
-    if address and address not in ("auto", "local") and not answers(address):
-        raise StageError(
-            f"nobody listens at {masked(address)}: start the cluster (`ray start --head`), or "
-            "correct ray.address or RAY_ADDRESS; empty is a Ray of this machine alone"
-        )
+    address = cluster_address(section)
+    if address is None:
+        _start_local()
+    else:
+        _join(address)
     try:
-        if address:
-            ray.init(address=address, runtime_env=_runtime_env(), log_to_driver=False)
-        else:
-            _start_local()
-    except (ConnectionError, RuntimeError) as error:
-        where = f"at {address}" if address else "on this machine"
-        raise StageError(f"no Ray cluster {where}: {error}") from error
-    try:
-        yield Cluster(_cpus(), own=not address)
+        yield Cluster(_cpus(), own=address is None)
     finally:
         ray.shutdown()
 
 
 def is_local(section: RaySection) -> bool:
     """Whether the stages start a Ray of their own on this machine, and join none."""
-    return not (section.address or _job_address())
+    return cluster_address(section) is None
+
+
+def cluster_address(section: RaySection) -> Address | str | None:
+    """`ray.address`, else RAY_ADDRESS; "auto" is the cluster that this machine belongs to.
+
+    None for a Ray of this machine alone. UserError for what is no address of a cluster.
+    """
+    given = section.address.strip()
+    if not given:
+        given = os.environ.get("RAY_ADDRESS", "").strip()
+        # Inside a submitted job Ray sets it. `make submit` takes the job server's, which is http.
+        given = "" if given.startswith(("http://", "https://")) else given
+    if given in ("", "local"):
+        return None
+    return given if given == "auto" else parse_address(given, "cluster")
+
+
+def _join(address: Address | str) -> None:
+    where = address if isinstance(address, str) else address.masked
+    if isinstance(address, Address) and (reason := probe(address)):
+        raise StageError(
+            f"no Ray cluster at {where}: {reason}. Start one (`ray start --head`), or correct "
+            "ray.address or RAY_ADDRESS; empty is a Ray of this machine alone"
+        )
+    uri = address if isinstance(address, str) else address.uri
+    try:
+        if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:  # a job, which has brought the project
+            ray.init(address=uri, log_to_driver=False)
+            return
+        with package(ROOT) as sent:
+            for line in sent.describe():
+                log.info(line)
+            ray.init(
+                address=uri, runtime_env={"working_dir": str(sent.folder)}, log_to_driver=False
+            )
+    except (ConnectionError, RuntimeError) as error:
+        raise StageError(f"no Ray cluster at {where}: {error}") from error
 
 
 def _start_local(tries: int = 3) -> None:
@@ -97,7 +122,7 @@ def _start_local(tries: int = 3) -> None:
         try:
             ray.init(
                 address="local",
-                num_cpus=os.cpu_count(),
+                num_cpus=usable_cpus(),
                 object_store_memory=OBJECT_STORE,
                 include_dashboard=False,
                 log_to_driver=False,  # stages say what matters; the rest is in Ray's own logs
@@ -108,23 +133,13 @@ def _start_local(tries: int = 3) -> None:
             return
         except Exception as error:  # noqa: BLE001 - Ray has no type of its own for a slow start
             if "timed out during startup" not in str(error):
+                if isinstance(error, (ConnectionError, RuntimeError)):
+                    raise StageError(f"no Ray on this machine: {error}") from error
                 raise
             ray.shutdown()
             if not left:
                 raise StageError(f"no Ray on this machine: {error}") from error
             log.warning("this machine is busy and Ray did not start in time; trying again")
-
-
-def _job_address() -> str:
-    # Ray sets this inside a submitted job. An http address is the job server's, not a cluster's.
-    address = os.environ.get("RAY_ADDRESS", "")
-    return "" if address.startswith("http") else address
-
-
-def _runtime_env() -> dict[str, Any]:
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
-        return {}  # a submitted job has shipped the project already
-    return {"working_dir": str(ROOT), "excludes": EXCLUDES}
 
 
 def _cpus() -> int:

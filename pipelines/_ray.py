@@ -24,8 +24,9 @@ from ray.train import (
     ScalingConfig,
     TrainingFailedError,
 )
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchTrainer
 
+from components.address import join, parse_address
 from components.checkpoint import CONFIG, WEIGHTS
 from components.config import Config, to_dict
 from components.config.train import RaySection
@@ -35,7 +36,8 @@ from components.training.state import POSITION
 from components.training.worker import STOP, train_worker
 from mlflow_tracking.store import redact
 from pipelines._cluster import is_local
-from pipelines._stage import StageError, absolute
+from pipelines._network import NodeTorchConfig
+from pipelines._stage import StageError
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def run_training(
         # Nobody reclaims the nodes of a local Ray, and nobody collects its metrics.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
-    home = run_home(str(storage), name)
+    home = join(str(storage), name)
     store = _open(home)
     store.remove(STOP)
     spec = {
@@ -90,7 +92,7 @@ def run_training(
         train_worker,  # type: ignore[arg-type]
         train_loop_config=spec,
         scaling_config=_scaling(config.ray),
-        torch_config=TorchConfig(backend="nccl" if config.ray.gpus_per_worker else "gloo"),
+        torch_config=NodeTorchConfig(backend="nccl" if config.ray.gpus_per_worker else "gloo"),
         run_config=RunConfig(  # type: ignore[call-arg]
             name=name,
             storage_path=str(storage),
@@ -123,15 +125,7 @@ def run_storage(config: Config, artifacts: Path) -> str:
     Outside of DVC's outputs, which `dvc repro` removes before it runs a stage again.
     """
     given = config.ray.storage
-    if "://" in given:
-        return given
-    return str(absolute(given)) if given else str(artifacts / "runs")
-
-
-def run_home(storage: str, name: str) -> str:
-    """Folder or URI of one run in the run storage."""
-    base, mark, query = storage.partition("?")
-    return f"{base.rstrip('/')}/{name}{mark}{query}"
+    return parse_address(given, "storage").uri if given else str(artifacts / "runs")
 
 
 def _check_room(section: RaySection) -> None:

@@ -1,22 +1,25 @@
 """What every stage shares: settings, absolute paths, logging, and errors a user can act on."""
 
 import argparse
+import contextlib
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import components
-from components.address import local_path
+from components.address import local_path, parse_address, probe
 from components.config import Config, load_config, to_dict
 from components.config.base import settings_of
 from components.config.load import nearest, read_yaml
 from components.config.recipes import meaning
 from components.errors import UserError
+from components.files import try_lock
 from mlflow_tracking.store import tracking_uri
 
 ROOT = Path(__file__).resolve().parent.parent
+ONE_AT_A_TIME = ("index", "shard", "train", "evaluate")  # tune has a lock of its own
 LOGGING = ("tune", "train", "evaluate", "register", "report", "sync")
 
 
@@ -96,14 +99,56 @@ def run_stage(
         _check_packages()
         config = load_config(args.params, args.overrides)
         check_names(config)
-        if name in LOGGING:
-            tracking_uri(config.tracking)  # an unusable store is named before anything long begins
-        main(Stage(name, config, tuple(args.overrides), Path(args.params).absolute()))
+        stage = Stage(name, config, tuple(args.overrides), Path(args.params).absolute())
+        check_addresses(stage)  # what is unusable is named before anything long begins
+        with only_one(stage):
+            main(stage)
     except UserError as error:
         logging.getLogger(name).debug("details", exc_info=True)
         print(f"{name}: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def check_addresses(stage: Stage) -> None:
+    """UserError for an address that cannot be read, or where this stage could not write."""
+    config = stage.config
+    if stage.name in LOGGING:
+        tracking_uri(config.tracking)
+    writes = {"paths.artifacts": (config.paths.artifacts, "folder")}
+    if stage.name == "sample":
+        writes = {"paths.data": (config.paths.data, "folder")}
+    if config.shard.uri and stage.name in ("shard", "tune", "train", "evaluate"):
+        writes["shard.uri"] = (config.shard.uri, "storage")
+    if config.ray.storage and stage.name in ("tune", "train"):
+        writes["ray.storage"] = (config.ray.storage, "storage")
+    for key, (text, kind) in writes.items():
+        address = parse_address(text, kind, ROOT)
+        if reason := probe(address):
+            raise StageError(f"{key}={address.masked}: {reason}")
+
+
+@contextlib.contextmanager
+def only_one(stage: Stage) -> Iterator[None]:
+    """A lock, so that the same command started twice does not write the same files twice.
+
+    StageError in the second. Train and evaluate may run side by side for other variants and seeds.
+    """
+    run = f"-{stage.config.run}" if stage.name in ("train", "evaluate") else ""
+    if stage.name in ONE_AT_A_TIME:
+        path = stage.artifacts / ".locks" / f"{stage.name}{run}.lock"
+        lock = try_lock(path)
+        if lock is None:
+            raise StageError(
+                f"another process is at `python -m pipelines.{stage.name}` for these artifacts "
+                f"already ({path} is held); wait for it, or set paths.artifacts elsewhere"
+            )
+        try:
+            yield
+        finally:
+            lock.release()
+    else:
+        yield
 
 
 def setup_logging(level: int = logging.INFO) -> None:

@@ -8,11 +8,23 @@ from pathlib import Path
 
 # What a workspace owns: never replaced by what a job brings along.
 KEPT = {"data", "artifacts", "mlartifacts", "mlflow.db", ".dvc", ".git", ".venv", "dvc.lock"}
+INIT_SECONDS = 120.0
 
 
 def main(argv: list[str]) -> int:
     """`python -m pipelines.job WORKSPACE [STAGE ...]`, in the folder that Ray unpacked."""
-    workspace, package = Path(argv[0]).absolute(), Path.cwd().resolve()
+    workspace, package = Path(argv[0]), Path.cwd().resolve()
+    if not workspace.is_absolute():
+        # Ray's temporary folder, which goes with the job, is where a relative path would lead.
+        print(f"job: the workspace {workspace} must be an absolute path", file=sys.stderr)
+        return 2
+    if workspace.is_dir() and not is_ours(workspace):
+        print(
+            f"job: {workspace} holds files of something else, which a workspace would replace; "
+            "name an empty folder, or one that an earlier job has used",
+            file=sys.stderr,
+        )
+        return 2
     if workspace.resolve() != package and not (workspace / ".git").exists():
         refresh(package, workspace)
     # The interpreter's own folder first: stages call `python` and must find this one.
@@ -20,6 +32,12 @@ def main(argv: list[str]) -> int:
     command = [sys.executable, "-m", "dvc", "repro", *argv[1:]]
     print(f"{workspace}: dvc repro {' '.join(argv[1:])}", flush=True)
     return subprocess.run(command, cwd=workspace, env=os.environ | {"PATH": path}).returncode
+
+
+def is_ours(workspace: Path) -> bool:
+    """Whether a job may replace the code in this folder."""
+    there = {path.name for path in workspace.iterdir()}
+    return there <= KEPT or {"dvc.yaml", "pipelines"} <= there
 
 
 def refresh(package: Path, workspace: Path) -> None:
@@ -40,7 +58,7 @@ def refresh(package: Path, workspace: Path) -> None:
     if not (workspace / ".dvc").exists():
         # A workspace is no git checkout, and DVC must be told so.
         command = [sys.executable, "-m", "dvc", "init", "--no-scm", "-q"]
-        subprocess.run(command, cwd=workspace, check=True)
+        subprocess.run(command, cwd=workspace, check=True, timeout=INIT_SECONDS)
 
 
 if __name__ == "__main__":

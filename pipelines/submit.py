@@ -10,22 +10,22 @@ import argparse
 import asyncio
 import os
 import shlex
-import shutil
-import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
-from ray.exceptions import AuthenticationError
+import requests
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from components.address import local_path
+from components.address import Address, local_path, masked, parse_address
+from components.errors import UserError
 from mlflow_tracking.lineage import COMMIT
-from pipelines._cluster import EXCLUDES
-from pipelines._stage import ROOT
+from pipelines._package import Package, package
+from pipelines._stage import ROOT, StageError
 
-PATIENCE = 180.0  # seconds
+ANSWER_SECONDS = 10.0  # for the job server's first answer
+AGENT_SECONDS = 180.0  # for a cluster that has just started to get its job agent
+TRACKING = "MLFLOW_TRACKING_URI"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -36,46 +36,59 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("targets", nargs="*", help="DVC stages; all when none is named")
     args = parser.parse_intermixed_args(argv)
     try:
-        client = JobSubmissionClient(args.address, headers=token_header())
-    except AuthenticationError:
-        print(
-            f"submit: the cluster at {args.address} asks for its token; put the head's "
-            "~/.ray/auth_token into RAY_AUTH_TOKEN, or name its file in RAY_AUTH_TOKEN_PATH",
-            file=sys.stderr,
-        )
+        return _run(parse_address(args.address, "jobs"), args.workspace, args.targets)
+    except UserError as error:
+        print(f"submit: {error}", file=sys.stderr)
         return 2
-    except ConnectionError as error:
-        print(
-            f"submit: no Ray cluster answers at {args.address} ({error}); "
-            "start one with `ray start --head`, or give RAY_ADDRESS=http://HOST:8265",
-            file=sys.stderr,
-        )
-        return 2
-    workspace = str(local_path(args.workspace, Path.cwd()).resolve())
-    entrypoint = in_rays_python(["-m", "pipelines.job", workspace, *args.targets])
-    try:
-        with tempfile.TemporaryDirectory(prefix="submit-") as folder:
-            copied = copy_project(ROOT, Path(folder))
-            job = _submit(client, entrypoint, folder, commit(ROOT))
-    except RuntimeError as error:
-        print(f"submit: the cluster at {args.address} refused the job: {error}", file=sys.stderr)
-        return 2
-    print(f"sent {copied} files of the project")
-    print(f"job {job} on {args.address}; workspace {workspace}", flush=True)
+
+
+def _run(address: Address, workspace: str, targets: list[str]) -> int:
+    # Of a folder that is typed into a shell, people expect the shell's folder to count.
+    folder = str(local_path(workspace, Path.cwd()).resolve())
+    _check_server(address)
+    client = JobSubmissionClient(address.uri, headers=token_header())
+    entrypoint = in_rays_python(["-m", "pipelines.job", folder, *targets])
+    with package(ROOT) as sent:
+        for line in (*sent.describe(), *warnings_of(sent.commit)):
+            print(line, flush=True)
+        job = _submit(client, entrypoint, sent, address)
+    print(f"job {job} on {address.masked}; workspace {folder}", flush=True)
     try:
         asyncio.run(_follow(client, job))
     except KeyboardInterrupt:
-        print(f"\nthe job goes on; stop it: ray job stop {job} --address {args.address}")
+        print(f"\nthe job goes on; stop it: ray job stop {job} --address {address.masked}")
         return 130
     return _status(client, job)
+
+
+def _check_server(address: Address) -> None:
+    """StageError unless a cluster's job server answers, and takes this machine's token."""
+    url = f"{address.uri.rstrip('/')}/api/version"
+    try:
+        answer = requests.get(url, headers=token_header(), timeout=ANSWER_SECONDS)
+    except requests.RequestException as error:
+        raise StageError(
+            f"no Ray cluster answers at {address.masked} ({masked(str(error))}); start one with "
+            "`ray start --head`, or give RAY_ADDRESS=http://HOST:8265"
+        ) from error
+    if answer.status_code in (401, 403):
+        raise StageError(
+            f"the cluster at {address.masked} asks for its token; put the head's "
+            "~/.ray/auth_token into RAY_AUTH_TOKEN, or name its file in RAY_AUTH_TOKEN_PATH"
+        )
+    if answer.status_code != 200 or "ray_version" not in answer.text:
+        raise StageError(
+            f"what answers at {address.masked} is no Ray dashboard (status {answer.status_code}); "
+            "give RAY_ADDRESS=http://HOST:8265"
+        )
 
 
 def in_rays_python(words: list[str]) -> str:
     """A shell command that runs `python WORDS` with the interpreter that Ray itself runs in.
 
     A job's shell has the PATH of whoever started the node: with `.venv/bin/ray start` and nothing
-    activated, `python` is the system's. The node's own process names the interpreter it was told
-    to start workers with.
+    activated, `python` is the system's. The node's own process names the interpreter that it
+    starts workers with.
     """
     found = (
         'tr "\\0" "\\n" < "/proc/$RAY_RAYLET_PID/cmdline" 2>/dev/null | '
@@ -84,50 +97,47 @@ def in_rays_python(words: list[str]) -> str:
     return f'interpreter="$({found})"; exec "${{interpreter:-python}}" {shlex.join(words)}'
 
 
-def copy_project(root: Path, folder: Path) -> int:
-    """Copy what git tracks, as it lies in the working tree, to `folder`; the number of files.
+def environment(commit: str) -> dict[str, str]:
+    """What travels with a job: the commit, and the tracking server unless its address is secret.
 
-    So neither results nor raw data behind a link travel, which must not be passed on. Without git
-    everything does that `EXCLUDES` does not name.
+    The dashboard shows a job's environment to everybody who may open it.
     """
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, timeout=60)
-    if listed.returncode:
-        ignore = shutil.ignore_patterns(*(name.lstrip("/") for name in EXCLUDES))
-        shutil.copytree(root, folder, symlinks=True, ignore=ignore, dirs_exist_ok=True)
-        return sum(1 for path in folder.rglob("*") if path.is_file())
-    count = 0
-    for name in os.fsdecode(listed.stdout).split("\0"):
-        source, target = root / name, folder / name
-        if not name or source.is_symlink() or not source.is_file():
-            continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(source, target)
-        count += 1
-    return count
+    uri = os.environ.get(TRACKING, "").strip()
+    shared = uri and not uri.startswith("sqlite") and masked(uri) == uri
+    return {COMMIT: commit} | ({TRACKING: uri} if shared else {})
 
 
-def commit(root: Path) -> str:
-    """The commit that the job's lineage names, marked when the working tree differs from it."""
-    words = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    done = subprocess.run(words, cwd=root, capture_output=True, text=True, timeout=60)
-    if done.returncode:
-        print("submit: no git commit here, so the job's runs will name none", file=sys.stderr)
-    return done.stdout.strip()
+def warnings_of(commit: str) -> list[str]:
+    """What the user should know before the job starts."""
+    lines = []
+    if not commit:
+        lines.append("no git commit here, so the job's runs and models will name none")
+    uri = os.environ.get(TRACKING, "").strip()
+    if uri and TRACKING not in environment(commit):
+        why = "a file of this machine" if uri.startswith("sqlite") else "it holds a password"
+        lines.append(
+            f"{TRACKING} stays here ({why}); the job logs to tracking.uri of params.yaml, to the "
+            "variable as the nodes have it, or to mlflow.db in the workspace"
+        )
+    return lines
 
 
-def _submit(client: JobSubmissionClient, entrypoint: str, folder: str, revision: str) -> str:
+def _submit(client: JobSubmissionClient, entrypoint: str, sent: Package, address: Address) -> str:
     """The job's id. A cluster that has just started has no agent for some seconds: wait for it."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + AGENT_SECONDS
     while True:
         try:
             return client.submit_job(
                 entrypoint=entrypoint,
-                runtime_env={"working_dir": folder, "env_vars": {COMMIT: revision}},
+                runtime_env={
+                    "working_dir": str(sent.folder),
+                    "env_vars": environment(sent.commit),
+                },
                 metadata={"project": "amr-robust-pipeline"},
             )
         except RuntimeError as error:
             if "No available agent" not in str(error) or time.monotonic() > deadline:
-                raise
+                raise StageError(f"{address.masked} refused the job: {error}") from error
             print("the cluster is starting; waiting for its job agent", flush=True)
             time.sleep(2)
 

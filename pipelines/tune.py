@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from components.address import join
 from components.config import load_config
 from components.files import try_lock
 from components.search import plots, results
@@ -15,7 +16,7 @@ from components.shards.storage import open_store
 from components.training.data import open_split
 from mlflow_tracking.run import Tracker, start_run
 from pipelines._cluster import cluster
-from pipelines._ray import run_home, run_storage
+from pipelines._ray import run_storage
 from pipelines._search import run_name, run_search, score_finalists
 from pipelines._stage import Stage, StageError, run_stage
 from pipelines._trial_runs import TrialRuns
@@ -106,7 +107,7 @@ def remove_runs(search: Search, storage: str) -> None:
     """Remove the checkpoints of trials that are over; the best one of each is copied already."""
     for trial in search.records():
         if trial.over:
-            store = open_store(run_home(storage, run_name(search, trial.key)), create=True)
+            store = open_store(join(storage, run_name(search, trial.key)), create=True)
             store.filesystem.delete_dir(store.root)
 
 

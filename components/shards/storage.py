@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from pyarrow import fs
 
-from components.address import masked
+from components.address import masked, parse_address
 from components.errors import UserError
 
 CHUNK = 1 << 20
@@ -93,25 +93,24 @@ class Store(NamedTuple):
 
 
 def open_store(where: str | Path, *, create: bool = False) -> Store:
-    """The folder or URI as a Store; ValueError when the URI cannot be understood.
+    """The folder or URI as a Store; UserError when the address cannot be understood.
 
     S3 of one's own is written s3://bucket/prefix?endpoint_override=host:port&scheme=http.
     """
-    text = str(where)
-    if "://" not in text:
-        path = Path(text).expanduser().absolute()
+    address = parse_address(str(where), "storage")
+    if address.local is not None:
         if create:
-            path.mkdir(parents=True, exist_ok=True)
-        return Store(fs.LocalFileSystem(use_mmap=True), str(path), text)
+            address.local.mkdir(parents=True, exist_ok=True)
+        return Store(fs.LocalFileSystem(use_mmap=True), address.path, address.uri)
     try:
-        filesystem, root = fs.FileSystem.from_uri(text)
+        filesystem, root = fs.FileSystem.from_uri(address.uri)
     except (ValueError, NotImplementedError) as error:
         raise UserError(
-            f"{masked(text)!r} is no storage URI that Arrow can open: {masked(str(error))}"
+            f"{address.masked!r} is no storage URI that Arrow can open: {masked(str(error))}"
         ) from error
     if create:
         filesystem.create_dir(root, recursive=True)
-    return Store(filesystem, root, text)
+    return Store(filesystem, root, address.uri)
 
 
 def publish(temporary: Path, target: Path) -> None:

@@ -1,0 +1,84 @@
+"""What of the project travels to a cluster: the files that git tracks, and the commit's name."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.errors import UserError
+
+GIT_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Package:
+    """A copy of the project's tracked files; `untracked` are code that stays behind."""
+
+    folder: Path
+    files: int
+    bytes: int
+    commit: str
+    untracked: tuple[str, ...]
+
+    def describe(self) -> list[str]:
+        """Lines for the user: what is sent, what is not."""
+        lines = [f"sending {self.files} files that git tracks, {self.bytes / 1e6:.1f} MB"]
+        if self.untracked:
+            names = ", ".join(self.untracked[:3]) + (" ..." if len(self.untracked) > 3 else "")
+            lines.append(
+                f"{len(self.untracked)} files of code are not tracked and stay here ({names}); "
+                "`git add` sends them"
+            )
+        return lines
+
+
+@contextlib.contextmanager
+def package(root: Path) -> Iterator[Package]:
+    """The tracked files as they lie in the working tree, in a folder that goes with the block.
+
+    So neither results nor raw data, which must not be passed on, can travel; links are left out,
+    since what they lead to is not in git. UserError where there is no git repository.
+    """
+    names = _git(root, "ls-files", "-z", "--cached", "--deduplicate")
+    if names is None:
+        raise UserError(
+            f"{root} is no git repository, so nobody knows what of it may travel to a cluster; "
+            "work in a clone, or run `git init && git add -A` where .gitignore is the project's"
+        )
+    others = _git(root, "ls-files", "-z", "--others", "--exclude-standard", "--", "*.py", "*.yaml")
+    count = size = 0
+    with tempfile.TemporaryDirectory(prefix="package-") as folder:
+        for name in names:
+            source, target = root / name, Path(folder) / name
+            if _through_link(root, name) or not source.is_file():
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target)
+            count, size = count + 1, size + source.stat().st_size
+        yield Package(Path(folder), count, size, _commit(root), tuple(others or ()))
+
+
+def _through_link(root: Path, name: str) -> bool:
+    parts = Path(name).parts
+    return any(root.joinpath(*parts[: i + 1]).is_symlink() for i in range(len(parts)))
+
+
+def _commit(root: Path) -> str:
+    """The commit that a job's lineage names, marked when the working tree differs from it."""
+    found = _git(root, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    return found[0].strip() if found else ""
+
+
+def _git(root: Path, *words: str) -> list[str] | None:
+    """What git prints, cut at NUL; None where it fails, as without a repository or a commit."""
+    try:
+        done = subprocess.run(["git", *words], cwd=root, capture_output=True, timeout=GIT_SECONDS)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if done.returncode:
+        return None
+    return [name for name in os.fsdecode(done.stdout).split("\0") if name]
