@@ -90,7 +90,7 @@ def test_a_file_uri_is_a_folder(build: Build, tmp_path: Path) -> None:
 
 
 def test_a_strange_uri_is_a_clear_error() -> None:
-    with pytest.raises(ValueError, match="no storage URI"):
+    with pytest.raises(ValueError, match="is not a folder that every node sees"):
         ShardSet.open("gopher://somewhere/shards")
 
 
