@@ -4,11 +4,10 @@ People write them with `~`, relative, with passwords that hold `/` or `@`; logs,
 must show none of the passwords; and a host that does not answer must be found out in seconds.
 """
 
-import os
 import re
 import socket
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from components.errors import UserError
 
@@ -67,13 +66,27 @@ def answers(address: str, seconds: float = PROBE_SECONDS) -> bool:
 def local_path(text: str, root: Path) -> Path:
     """A local path as people write it: `~` expanded, relative to `root`, never to the folder a
     process happens to run in. A link is kept as it is.
+
+    UserError for what names no local folder: another scheme than `file://`, or an unknown `~user`.
     """
-    if not text:
+    if not text.strip():
         raise UserError("an empty path; name a folder")
     if "\0" in text:
         raise UserError(f"{text!r} is no path")
-    path = Path(os.path.expanduser(text.removeprefix("file://")))
+    scheme, mark, rest = text.partition("://")
+    if mark and scheme.lower() != "file":
+        raise UserError(f"{masked(text)} is an address, expected a folder of this machine")
+    if mark:
+        text = unquote(rest.removeprefix("localhost"))
+    path = _home(text) if text.startswith("~") else Path(text)
     return path if path.is_absolute() else root / path
+
+
+def _home(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:  # of a user whom this machine does not have
+        raise UserError(f"{text}: {error}") from error
 
 
 def sqlite_uri(uri: str, root: Path) -> str:

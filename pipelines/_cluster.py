@@ -97,7 +97,7 @@ def _start_local(tries: int = 3) -> None:
         try:
             ray.init(
                 address="local",
-                num_cpus=os.cpu_count(),
+                # No num_cpus: Ray counts what a container may use, os.cpu_count() the machine.
                 object_store_memory=OBJECT_STORE,
                 include_dashboard=False,
                 log_to_driver=False,  # stages say what matters; the rest is in Ray's own logs

@@ -20,7 +20,8 @@ from pathlib import Path
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from components.address import local_path
+from components.address import answers, local_path, masked
+from components.errors import UserError
 from mlflow_tracking.lineage import COMMIT
 from pipelines._cluster import EXCLUDES
 from pipelines._stage import ROOT
@@ -36,6 +37,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("targets", nargs="*", help="DVC stages; all when none is named")
     args = parser.parse_intermixed_args(argv)
     try:
+        workspace = str(local_path(args.workspace, Path.cwd()).resolve())
+        # Ray's own client waits without a limit for a host that swallows what is sent to it.
+        if not answers(args.address):
+            raise ConnectionError("nobody listens there")
+    except UserError as error:
+        print(f"submit: {error}", file=sys.stderr)
+        return 2
+    except ConnectionError as error:
+        return _nobody(args.address, error)
+    try:
         client = JobSubmissionClient(args.address, headers=token_header())
     except AuthenticationError:
         print(
@@ -45,13 +56,7 @@ def main(argv: list[str] | None = None) -> int:
         )
         return 2
     except ConnectionError as error:
-        print(
-            f"submit: no Ray cluster answers at {args.address} ({error}); "
-            "start one with `ray start --head`, or give RAY_ADDRESS=http://HOST:8265",
-            file=sys.stderr,
-        )
-        return 2
-    workspace = str(local_path(args.workspace, Path.cwd()).resolve())
+        return _nobody(args.address, error)
     entrypoint = in_rays_python(["-m", "pipelines.job", workspace, *args.targets])
     try:
         with tempfile.TemporaryDirectory(prefix="submit-") as folder:
@@ -68,6 +73,15 @@ def main(argv: list[str] | None = None) -> int:
         print(f"\nthe job goes on; stop it: ray job stop {job} --address {args.address}")
         return 130
     return _status(client, job)
+
+
+def _nobody(address: str, error: Exception) -> int:
+    print(
+        f"submit: no Ray cluster answers at {masked(address)} ({masked(str(error))}); "
+        "start one with `ray start --head`, or give RAY_ADDRESS=http://HOST:8265",
+        file=sys.stderr,
+    )
+    return 2
 
 
 def in_rays_python(words: list[str]) -> str:

@@ -12,7 +12,7 @@ _WORDS = ", ".join(CUSTOM)
 
 @dataclass(frozen=True)
 class Paths(Section):
-    """Where raw files are read and results are written; folders or URIs that every node sees."""
+    """Where raw files are read and results are written; folders that every node sees."""
 
     data: str = setting("data/sample", "raw files: a folder or link that every node sees")
     artifacts: str = setting("artifacts/sample", "results of this recipe")

@@ -68,8 +68,24 @@ def test_paths_as_people_write_them(monkeypatch):
     assert local_path("~/runs", ROOT) == Path("/home/me/runs")
     assert local_path("runs 1#?%", ROOT) == ROOT / "runs 1#?%"
     assert local_path("/abs", ROOT) == Path("/abs")
-    with pytest.raises(UserError, match="empty"):
-        local_path("", ROOT)
+    assert local_path("file:///shared/my%20runs", ROOT) == Path("/shared/my runs")
+    assert local_path("file://localhost/shared", ROOT) == Path("/shared")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "empty"),
+        ("  ", "empty"),
+        ("a\0b", "no path"),
+        ("s3://KEY:secret@bucket/x", r"s3://\*\*\*@bucket/x is an address"),
+        ("http://host:1/x", "is an address"),
+        ("~no-such-user/runs", "no-such-user"),
+    ],
+)
+def test_what_is_no_local_path_is_refused(text, message):
+    with pytest.raises(UserError, match=message):
+        local_path(text, ROOT)
 
 
 @pytest.mark.parametrize(

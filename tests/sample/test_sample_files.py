@@ -11,6 +11,7 @@ import pytest
 from av.video.frame import PictureType
 
 from components.ntu.skeleton import parse_skeleton
+from components.sample import generate
 from components.sample.faults import FAULTS, plan_faults
 from components.sample.folder import ForeignFilesError
 from components.sample.generate import write_sample
@@ -231,3 +232,14 @@ def test_stage_writes_a_sample_that_says_it_is_synthetic(
     assert "no file of NTU-RGB+D was used" in (tmp_path / "d" / "README.md").read_text()
     assert run_stage("sample", sample.main, [*words, "sample.clips_per_class=999"]) == 2
     assert "sample.clips_per_class=999 is more than" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("quota", "expected"), [("100000 100000", 1), ("50000 100000", 1), ("max 100000", None)]
+)
+def test_workers_keep_to_the_cpus_of_a_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, expected: int | None
+) -> None:
+    (tmp_path / "cpu.max").write_text(quota)
+    monkeypatch.setattr(generate, "CGROUP", tmp_path / "cpu.max")
+    assert generate._cpus() == (expected or len(os.sched_getaffinity(0)))
