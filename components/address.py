@@ -63,6 +63,26 @@ def answers(address: str, seconds: float = PROBE_SECONDS) -> bool:
     return True
 
 
+def speaks_grpc(address: str, seconds: float = PROBE_SECONDS) -> bool:
+    """Whether what listens at the address answers as a gRPC server does, such as a Ray head.
+
+    A client of gRPC tries a mute or foreign port for minutes. HTTP/2 (RFC 9113, section 3.4): both
+    sides begin with a SETTINGS frame, whose fourth byte is 4.
+    """
+    where = host_and_port(address)
+    if where is None:
+        return False
+    try:
+        with socket.create_connection(where, timeout=seconds) as connection:
+            connection.sendall(
+                b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+            )
+            head = connection.recv(9)
+    except OSError:
+        return False
+    return len(head) >= 4 and head[3] == 4
+
+
 def local_path(text: str, root: Path) -> Path:
     """A local path as people write it: `~` expanded, relative to `root`, never to the folder a
     process happens to run in. A link is kept as it is.

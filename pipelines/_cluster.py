@@ -22,7 +22,7 @@ from ray.exceptions import (
 )
 from tqdm import tqdm
 
-from components.address import answers, masked
+from components.address import answers, masked, speaks_grpc
 from components.config.train import RaySection
 from pipelines._stage import ROOT, StageError
 
@@ -45,6 +45,7 @@ QUIET = {
     "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",
     "LOG_NAME_UPDATE_INTERVAL_S": "86400",
 }
+NOTICE = 300.0  # seconds; a task may take long, but nobody should wonder whether one still runs
 OBJECT_STORE = 256 * 2**20  # batches never pass through it, so it stays small
 
 
@@ -71,6 +72,11 @@ def cluster(section: RaySection) -> Iterator[Cluster]:
             f"nobody listens at {masked(address)}: start the cluster (`ray start --head`), or "
             "correct ray.address or RAY_ADDRESS; empty is a Ray of this machine alone"
         )
+    if address and address not in ("auto", "local") and not _is_head(address):
+        raise StageError(
+            f"what listens at {masked(address)} is no Ray head; `ray start --head` prints its "
+            "address, whose port is 6379 as a rule (the dashboard's 8265 is for `make submit`)"
+        )
     try:
         if address:
             ray.init(address=address, runtime_env=_runtime_env(), log_to_driver=False)
@@ -83,6 +89,11 @@ def cluster(section: RaySection) -> Iterator[Cluster]:
         yield Cluster(_cpus(), own=not address)
     finally:
         ray.shutdown()
+
+
+def _is_head(address: str) -> bool:
+    # With TLS the greeting is encrypted, and Ray has to find out by itself.
+    return os.environ.get("RAY_USE_TLS", "0") not in ("", "0") or speaks_grpc(address)
 
 
 def is_local(section: RaySection) -> bool:
@@ -158,7 +169,15 @@ def parallel(
             while yielded < len(items):
                 while len(running) < limit and (i := next(following, None)) is not None:
                     running[task.remote(items[i])] = i
-                done, _ = ray.wait(list(running), num_returns=1)
+                done, _ = ray.wait(list(running), num_returns=1, timeout=NOTICE)
+                if not done:
+                    log.warning(
+                        "%s: no task has ended for %.0f s; %d run or wait for one of %d CPUs",
+                        describe or "tasks",
+                        NOTICE,
+                        len(running),
+                        c.cpus,
+                    )
                 for ref in done:
                     i = running.pop(ref)
                     results[i] = _result(ref, items[i], on_lost)

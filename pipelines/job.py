@@ -40,7 +40,7 @@ def refresh(package: Path, workspace: Path) -> None:
     if not (workspace / ".dvc").exists():
         # A workspace is no git checkout, and DVC must be told so.
         command = [sys.executable, "-m", "dvc", "init", "--no-scm", "-q"]
-        subprocess.run(command, cwd=workspace, check=True)
+        subprocess.run(command, cwd=workspace, check=True, timeout=120)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,11 @@ import hashlib
 import os
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import parse_qs, urlsplit
 
 from pyarrow import fs
 
-from components.address import masked
+from components.address import answers, masked
 from components.errors import UserError
 
 CHUNK = 1 << 20
@@ -103,6 +104,7 @@ def open_store(where: str | Path, *, create: bool = False) -> Store:
         if create:
             path.mkdir(parents=True, exist_ok=True)
         return Store(fs.LocalFileSystem(use_mmap=True), str(path), text)
+    _require_endpoint(text)
     try:
         filesystem, root = fs.FileSystem.from_uri(text)
     except (ValueError, NotImplementedError) as error:
@@ -112,6 +114,26 @@ def open_store(where: str | Path, *, create: bool = False) -> Store:
     if create:
         filesystem.create_dir(root, recursive=True)
     return Store(filesystem, root, text)
+
+
+def _require_endpoint(uri: str) -> None:
+    """UserError when nobody listens where the URI, or the environment, says that its store is."""
+    parts = urlsplit(uri)
+    endpoint = ""
+    if parts.scheme == "s3":
+        given = parse_qs(parts.query).get("endpoint_override", [""])[0]
+        named = (os.environ.get(name) for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"))
+        endpoint = given or next(filter(None, named), "")
+        if endpoint and "://" not in endpoint:
+            scheme = parse_qs(parts.query).get("scheme", ["https"])[0]
+            endpoint = f"{scheme}://{endpoint}"
+    elif parts.scheme in ("hdfs", "viewfs") and parts.hostname and parts.port:
+        endpoint = f"//{parts.hostname}:{parts.port}"
+    if endpoint and not answers(endpoint):
+        raise UserError(
+            f"the store of {masked(uri)} does not answer: nobody listens at {masked(endpoint)}; "
+            "start it, or correct the URI or AWS_ENDPOINT_URL"
+        )
 
 
 def publish(temporary: Path, target: Path) -> None:

@@ -8,8 +8,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import ray
 
 from benchmarks._ntu_files import write_skeleton, write_tree, write_video
+from components.address import speaks_grpc
 from components.config.train import RaySection
 from components.ntu.ids import ClipId
 from components.ntu.roster import all_clips
@@ -62,6 +64,10 @@ REJECTED = {
     "skeleton-truncated": 1,
     "video-unreadable": 1,
 }
+
+
+def test_a_ray_head_is_known_by_its_greeting(ray_here: None) -> None:
+    assert speaks_grpc(ray.get_runtime_context().gcs_address)
 
 
 def test_every_clip_is_accounted_for(tmp_path: Path, ray_here: None) -> None:
