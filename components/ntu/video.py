@@ -122,20 +122,17 @@ def probe(path: str) -> VideoInfo:
                     first = next(iter(packet.decode()), None)
         if first is None:
             raise Rejected("video-unreadable", "no frame can be decoded")
-        return VideoInfo(count, first.width, first.height, _promised(container, stream, count, end))
+        promised = _promised(stream, container.duration or 0, count, end)
+        return VideoInfo(count, first.width, first.height, promised)
 
 
-def _promised(
-    container: av.container.InputContainer, stream: av.VideoStream, count: int, end: int
-) -> int:
-    """Frames that the header says; 0 where it says nothing. `end`: when the last packet ends.
-
-    MKV and WebM say how long the video is, not how many frames it has.
-    """
-    if stream.frames > 0 or not container.duration or not stream.time_base:
+def _promised(stream: av.VideoStream, duration: int, count: int, end: int) -> int:
+    """Frames that the header says; 0 where it says nothing. `end`: when the last packet ends."""
+    # MKV and WebM say how long the video is, not how many frames it has.
+    if stream.frames > 0 or not duration or not stream.time_base:
         return max(stream.frames, 0)
     span = float((end - (stream.start_time or 0)) * stream.time_base)
-    return round(count * container.duration / av.time_base / span) if span > 0 else 0
+    return round(count * duration / av.time_base / span) if span > 0 else 0
 
 
 def picture_size(path: str) -> tuple[int, int]:
@@ -240,13 +237,8 @@ def keep_frames(
         if scaler is None:
             raise Rejected("video-unreadable", "no frame can be decoded")
         if count == expected:
-            return (
-                np.stack([pictures[i] for i in wanted.tolist()]),
-                wanted,
-                scaler.box,
-                shape,
-                count,
-            )
+            kept = np.stack([pictures[i] for i in wanted.tolist()])
+            return kept, wanted, scaler.box, shape, count
         expected = count
     raise Rejected("video-unreadable", "the number of frames differs at every reading")
 
