@@ -18,7 +18,7 @@ VIDEO_FRAMES, SKELETON_FRAMES = 60, 60
 def write_random_shards(folder: Path, clips: int, frames: int = 16, size: int = 64) -> str:
     """Sealed shards as `shard.frames` and `shard.size` would make them; the folder.
 
-    Subjects 1 to 8 in turn; with data.train_subjects=[1,3,5,7] half of the clips train.
+    Subjects 1 to 8 in turn; with data.custom.subjects=[1,3,5,7] half of the clips train.
     """
     settings = {
         "source": "ntu", "unit": "metres", "codec": "raw", "jpeg_quality": 0,

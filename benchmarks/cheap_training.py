@@ -118,7 +118,7 @@ def _config(options: argparse.Namespace, seed: int, name: str) -> Config:
     base = {
         "seed": seed,
         "data.protocol": "custom",
-        "data.train_subjects": subjects[0],
+        "data.custom.subjects": subjects[0],
         "data.val_subjects": subjects[1],
         "model.fusion": options.fusion,
         "train.epochs": round(options.epochs * recipe.pop("epochs", 1.0)),

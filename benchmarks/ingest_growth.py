@@ -98,7 +98,7 @@ def _stages(
     ids = [ClipId(n // 6000 + 1, 1, n // 60 % 100 + 1, 1, n % 60 + 1) for n in range(count)]
     write_tree(folder / "ntu", ids, frames=frames, width=width, height=height, distinct=4)
     words = [f"paths.data={folder / 'ntu'}", f"paths.artifacts={folder / 'out'}"]
-    words += ["data.protocol=custom", "data.train_setups=[999]", *more]
+    words += ["data.protocol=custom", "data.custom.setups=[999]", *more]
     spent = {}
     for name, main in (("index", index.main), ("shard", shard.main)):
         start = time.perf_counter()

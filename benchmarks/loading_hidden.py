@@ -21,7 +21,7 @@ from components.training.loop import training_threat
 from components.training.memory import keep_freed_memory
 from components.training.step import TrainTarget, train_step
 
-CUSTOM = {"protocol": "custom", "train_subjects": (1, 3, 5, 7), "val_subjects": (5,)}
+CUSTOM = {"protocol": "custom", "custom": {"subjects": (1, 3, 5, 7)}, "val_subjects": (5,)}
 
 
 def run(args: list[str]) -> Result:

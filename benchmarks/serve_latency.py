@@ -88,15 +88,7 @@ def run(args: list[str]) -> Result:
 
 
 def _clip(folder: Path) -> tuple[Path, Path]:
-    section = Config().sample
-    style = Style(
-        seed=0,
-        width=section.width,
-        height=section.height,
-        frames=section.frames,
-        skeleton_noise=section.skeleton_noise,
-        subjects=2,
-    )
+    style = Style(seed=0, subjects=2)
     write_sample(folder, style, 1, dirty=False, workers=1)
     found = get_source("ntu").find(folder).clips[0]
     return folder / found.video, folder / found.skeleton
@@ -117,7 +109,7 @@ def _register(folder: Path) -> tuple[Predictor, str]:
         "source": "ntu",
         "unit": "metres",
         "codec": section.codec,
-        "jpeg_quality": section.jpeg_quality,
+        "jpeg_quality": 0,
         "frames": section.frames,
         "size": section.size,
         "margin": section.margin,

@@ -89,7 +89,7 @@ def _command(kind: str, world: int, config: Config, shards: str, out: Path) -> l
 def _config(epochs: int, steps: int, batch: int) -> Config:
     changes: dict[str, Any] = {
         "data.protocol": "custom",
-        "data.train_subjects": [1, 3, 5, 7],
+        "data.custom.subjects": [1, 3, 5, 7],
         "data.val_subjects": [5],
         "train.epochs": epochs,
         "train.attack.steps": steps,

@@ -16,6 +16,7 @@ from components.errors import UserError
 SLACK = 1e-4  # pixels may leave their bounds by this much, as resizing does
 FARTHEST = 50.0  # metres; a Kinect sees no farther than 8, other sensors not farther than this
 MILLIMETRES = 1000
+WIDEST = 2.0  # metres; a budget that moves joints farther than a person is tall is a slip
 
 
 def check_clips(
@@ -33,14 +34,15 @@ def check_clips(
     label = _labels(batch.label, batch.rgb.shape[0])
     _check_ids(batch.clip_id, batch.rgb.shape[0])
     check_pixels(batch.rgb, low, high)
-    _check_joints(batch.skeleton, batch.present, unit)
+    check_joints(batch.skeleton, batch.present, unit)
     return batch._replace(label=label)
 
 
 def check_logits(logits: Tensor, clips: int) -> int:
     """The number of classes of a model's answer [B, K]; UserError when it is no logits.
 
-    NaN is an answer: it counts as wrong, and the evaluation flags it.
+    NaN is an answer: it counts as wrong, and the evaluation flags it. So are probabilities: the
+    checks for masked gradients flag them (docs/flags.md).
     """
     if not isinstance(logits, Tensor):
         raise UserError(
@@ -53,7 +55,26 @@ def check_logits(logits: Tensor, clips: int) -> int:
         )
     if logits.shape[1] < 2:
         raise UserError(f"the model has {logits.shape[1]} logit; a recogniser needs at least 2")
+    if not logits.is_floating_point():
+        raise UserError(f"the model returned {logits.dtype}; expected logits as floating point")
     return logits.shape[1]
+
+
+def check_labels(label: Tensor, outputs: int) -> None:
+    """UserError when a label has no logit among `outputs`."""
+    for found in (int(label.max()), int(label.min())):
+        if not 0 <= found < outputs:
+            raise UserError(
+                f"label {found} but the model has {outputs} logits; labels are indices from 0"
+            )
+
+
+def check_metres(key: str, eps: float) -> None:
+    """UserError for a bound on joints in the unit of millimetres."""
+    if eps > WIDEST:
+        raise UserError(
+            f"{key}={eps:g}: joints are in metres; {eps / MILLIMETRES:g} was meant (millimetres)?"
+        )
 
 
 def _check_shapes(batch: Batch) -> None:
@@ -133,7 +154,8 @@ def check_pixels(rgb: Tensor, low: float, high: float) -> None:
         )
 
 
-def _check_joints(skeleton: Tensor, present: Tensor, unit: str) -> None:
+def check_joints(skeleton: Tensor, present: Tensor, unit: str) -> None:
+    """UserError for joints that are not finite, or too far off to be in metres."""
     seen = skeleton * present[:, None, :, None, :]
     if not bool(torch.isfinite(seen).all()):
         raise UserError("batch.skeleton holds NaN or infinity at a person who is present")

@@ -23,6 +23,7 @@ from components.batch import JOINTS, PERSONS, Batch, ModelOutput, logits_of
 from components.checkpoint import load_model
 from components.datasets import ClipDataset
 from components.errors import UserError
+from components.inputs import check_joints, check_pixels
 from components.ntu.ids import ClipId
 from components.ntu.skeleton import Rejected
 from components.shards import Clip, ShardSet
@@ -138,8 +139,6 @@ class Predictor:
         side, frames, steps = self.rgb_size, self.rgb_frames, self.skeleton_frames
         video = _array("rgb", rgb, (3, frames, side, side))
         joints = _array("skeleton", skeleton, (3, steps, JOINTS, PERSONS))
-        if video.min() < 0 or video.max() > 1:
-            raise BadInput("rgb must lie in [0, 1]; divide 8-bit pixels by 255")
         if present is None:
             mask = (joints != 0).any(dim=3).any(dim=1)
         else:
@@ -149,6 +148,11 @@ class Predictor:
             raise BadInput(f"rgb, skeleton and present hold different numbers of clips: {counts}")
         # Whatever lies at an absent person must not reach the model.
         joints = joints * mask[:, None, :, None, :]
+        try:
+            check_pixels(video, 0.0, 1.0)
+            check_joints(joints, mask, self.shards["unit"])
+        except UserError as error:
+            raise BadInput(str(error)) from error
         n = video.shape[0]
         return Batch(video, joints, mask, torch.zeros(n, dtype=torch.int64), ("",) * n)
 

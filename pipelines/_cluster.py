@@ -42,6 +42,7 @@ QUIET = {
     "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",
     "LOG_NAME_UPDATE_INTERVAL_S": "86400",
 }
+NOTICE = 300.0  # seconds; a task may take long, but nobody should wonder whether one still runs
 OBJECT_STORE = 256 * 2**20  # batches never pass through it, so it stays small
 
 
@@ -173,7 +174,15 @@ def parallel(
             while yielded < len(items):
                 while len(running) < limit and (i := next(following, None)) is not None:
                     running[task.remote(items[i])] = i
-                done, _ = ray.wait(list(running), num_returns=1)
+                done, _ = ray.wait(list(running), num_returns=1, timeout=NOTICE)
+                if not done:
+                    log.warning(
+                        "%s: no task has ended for %.0f s; %d run or wait for one of %d CPUs",
+                        describe or "tasks",
+                        NOTICE,
+                        len(running),
+                        c.cpus,
+                    )
                 for ref in done:
                     i = running.pop(ref)
                     results[i] = _result(ref, items[i], on_lost)

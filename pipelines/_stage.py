@@ -49,7 +49,10 @@ class Stage:
     @property
     def shards(self) -> str:
         """Folder or URI of the shards."""
-        return self.config.shard.uri or str(self.artifacts / "shards")
+        given = self.config.shard.uri
+        if "://" in given:
+            return given
+        return str(absolute(given)) if given else str(self.artifacts / "shards")
 
     def tuned(self) -> "Stage":
         """This stage with what the search found, beneath the variant and the command line."""

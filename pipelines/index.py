@@ -58,7 +58,7 @@ def _look(stage: Stage, clips: list[Found]) -> Iterator[Look]:
     from pipelines._cluster import cluster, parallel
 
     name, root = stage.config.data.source, stage.data
-    seconds = stage.config.index.clip_seconds
+    seconds = stage.config.data.clip_seconds
 
     def look_at(chunk: list[Found]) -> list[Look]:
         return look_at_all(get_source(name), root, chunk, seconds)
@@ -76,7 +76,7 @@ def _look(stage: Stage, clips: list[Found]) -> Iterator[Look]:
             c,
             look_at,
             chunks,
-            workers=stage.config.index.workers,
+            workers=stage.config.ray.tasks,
             describe=f"index {len(clips)} clips",
             on_lost=lost,
         )

@@ -14,7 +14,7 @@ from mlflow_tracking import store
 from mlflow_tracking.picture import draw
 from mlflow_tracking.registry import fetch
 from mlflow_tracking.serving import Predictor, Prepared
-from pipelines._stage import ROOT, StageError, absolute, setup_logging
+from pipelines._stage import ROOT, Stage, StageError, absolute, setup_logging
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -65,7 +65,7 @@ def open_model(config: Config, model: str) -> Predictor:
     Of a registered version only weights and settings are fetched: the code is this project's.
     """
     if model and "models:/" not in model:
-        shards = str(config.shard.uri or absolute(config.paths.artifacts) / "shards")
+        shards = Stage("predict", config).shards
         return Predictor.of_checkpoint(absolute(model), ShardSet.open(shards, verify=False).index)
     uri = model or f"models:/{config.register.name}@champion"
     with tempfile.TemporaryDirectory() as place:

@@ -10,21 +10,8 @@ from pipelines._stage import Stage, run_stage
 def main(stage: Stage) -> None:
     """Write the synthetic NTU-format sample data set."""
     section = stage.config.sample
-    style = Style(
-        seed=stage.config.seed,
-        width=section.width,
-        height=section.height,
-        frames=section.frames,
-        skeleton_noise=section.skeleton_noise,
-        subjects=section.subjects,
-    )
-    done = write_sample(
-        stage.data,
-        style,
-        section.clips_per_class,
-        dirty=section.dirty,
-        workers=section.workers,
-    )
+    style = Style(seed=stage.config.seed, subjects=section.subjects)
+    done = write_sample(stage.data, style, section.clips_per_class)
     sides = ", ".join(f"{n} {side}" for side, n in done.sides.items())
     print(
         f"{stage.data}: {done.clips} clips of {len(ACTIONS)} classes ({sides} under xsub60) and "

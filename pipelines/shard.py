@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from components.shards.index import INDEX, seal, unseal
 from components.shards.manifest import found_rows, read_manifest
+from components.shards.schema import JPEG_QUALITY
 from components.shards.storage import open_store
 from components.shards.writer import Plan, Written, plan_shards, read_alone, write_shard
 from components.sources import get_source
@@ -31,7 +32,7 @@ def main(stage: Stage) -> None:
         "source": source.name,
         "unit": source.unit,
         "codec": section.codec,
-        "jpeg_quality": section.jpeg_quality if section.codec == "jpeg" else 0,
+        "jpeg_quality": JPEG_QUALITY if section.codec == "jpeg" else 0,
         "frames": section.frames,
         "size": section.size,
         "margin": section.margin,
@@ -43,13 +44,12 @@ def main(stage: Stage) -> None:
         root=str(stage.data),
         where=stage.shards,
         settings=settings,
-        threads=section.threads,
-        seconds=section.clip_seconds,
+        seconds=config.data.clip_seconds,
     )
     unseal(store)
     started = time.monotonic()
     with cluster(config.ray) as c:
-        written = write_all(c, plans, section.workers)
+        written = write_all(c, plans, config.ray.tasks)
     body = seal(store, written, settings)
     if section.uri:
         # The stages behind depend on a local file; the shards themselves lie elsewhere.

@@ -18,6 +18,7 @@ from components.errors import UserError
 
 FRACTION = re.compile(r"\s*([\d.]+)\s*/\s*([\d.]+)\s*")
 SPACE = "tune.space."  # below it the keys are dotted names themselves
+CUSTOM = "data.custom."  # below it the section itself says which keys there are
 
 
 class ConfigError(UserError):
@@ -146,7 +147,7 @@ def _keys(section: Any, prefix: str) -> Iterable[str]:
 
 
 def _checked(dotted: str, known: Iterable[str]) -> str:
-    if dotted not in known and not dotted.startswith(SPACE):
+    if dotted not in known and not dotted.startswith((SPACE, CUSTOM)):
         raise ConfigError(_unknown(dotted, known))
     return dotted
 

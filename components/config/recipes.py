@@ -25,6 +25,7 @@ VARIANTS = "variants"
 COMPOSED = "composed"  # key of params.yaml: which recipe its values came from, and in which state
 # Where things lie and run is not a recipe's business: a command keeps it from params.yaml.
 WHERE = ("ray", "tracking")
+MAPPINGS = ("tune.space", "data.custom")  # settings whose value is a mapping
 
 
 def recipes_folder(params: Path) -> Path:
@@ -162,10 +163,10 @@ def meaning(declared: Field[Any]) -> str:
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Any:
-    """Dotted leaves of nested sections; `tune.space` is a value of its own."""
+    """Dotted leaves of nested sections; mappings that are one setting stay whole."""
     for key, value in tree.items():
         name = f"{prefix}{key}"
-        if isinstance(value, dict) and value and name != "tune.space":
+        if isinstance(value, dict) and value and name not in MAPPINGS:
             yield from _leaves(value, f"{name}.")
         else:
             yield name, value

@@ -17,12 +17,12 @@ from components.batch import Batch, ModelOutput
 from components.errors import UserError
 from components.evaluation.cascade import ChunkResult, run_cascade
 from components.evaluation.checks import SUBSET, Flag, check_model
-from components.evaluation.loop import cells_of, device_of, pixel_bounds
+from components.evaluation.loop import cells_of, check_budgets, device_of, pixel_bounds
 from components.evaluation.outcome_checks import check_records
 from components.evaluation.records import to_records
 from components.evaluation.suite import Entry, describe, entries_of, suite_hash
 from components.evaluation.summary import summarise
-from components.inputs import check_clips, check_logits
+from components.inputs import check_clips, check_labels, check_logits
 
 
 @dataclass
@@ -80,13 +80,13 @@ def evaluate_model(
     results: list[ChunkResult] = []
     subset: Batch | None = None
     outputs = 0
+    check_budgets(threat, unit)
     for part in parts:
         batch = check_clips(part, **pixel_bounds(threat), unit=unit).to(device)
         if not chunks:
             has, outputs = abilities(model, batch)
             entries = entries_of(suite, has | ({"twin"} if twin is not None else set()))
-        if int(batch.label.max()) >= outputs or int(batch.label.min()) < 0:
-            raise UserError(f"label {int(batch.label.max())} but the model has {outputs} logits")
+        check_labels(batch.label, outputs)
         result = run_cascade(model, batch, entries, threat, seed=seed, keep=keep, twin=twin)
         chunks.append(chunk_of(result))
         results += [result] if keep else []

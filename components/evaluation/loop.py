@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from components.attacks import ATTACKS, CELLS, Attack, ThreatModel, transfer, universal
 from components.batch import Batch, ModelOutput, logits_of
 from components.errors import UserError
+from components.inputs import check_metres
 
 
 class Scores(NamedTuple):
@@ -75,6 +76,13 @@ def device_of(model: nn.Module) -> torch.device:
     for tensor in (*model.parameters(), *model.buffers()):
         return tensor.device
     return torch.device("cpu")
+
+
+def check_budgets(threat: ThreatModel, unit: str) -> None:
+    """UserError for a budget on joints in millimetres, where they are in metres."""
+    budget = threat.skeleton
+    if unit == "metres" and budget is not None and budget.norm == "Linf":
+        check_metres("the skeleton's eps", budget.eps)
 
 
 def pixel_bounds(threat: ThreatModel) -> dict[str, float]:

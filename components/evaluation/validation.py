@@ -1,17 +1,19 @@
 """The cheap robust accuracy for training and search: one attack, counts that workers add up."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
 from components.attacks import CELLS, ThreatModel
 from components.batch import Batch
+from components.errors import UserError
 from components.evaluation.cascade import run_cascade
-from components.evaluation.loop import cells_of, device_of, pixel_bounds
+from components.evaluation.evaluate import abilities
+from components.evaluation.loop import cells_of, check_budgets, device_of, pixel_bounds
 from components.evaluation.metrics import accuracy_of
 from components.evaluation.suite import Entry
-from components.inputs import check_clips
+from components.inputs import check_clips, check_labels
 
 
 def robust_counts(
@@ -46,7 +48,7 @@ def robust_counts(
 
 def robust_accuracy(
     model: nn.Module,
-    batches: Iterable[Batch],
+    batches: Batch | Iterable[Batch],
     threat: ThreatModel,
     *,
     attack: str = "pgd",
@@ -61,10 +63,31 @@ def robust_accuracy(
     `{"value", "low", "high", "n"}` in [0, 1]. For a figure that nobody can break later, run a
     suite (`components.evaluation.evaluate_model`).
     """
-    checked = (check_clips(batch, **pixel_bounds(threat), unit=unit) for batch in batches)
-    return from_counts(
-        robust_counts(model, checked, threat, attack=attack, cells=cells, seed=seed, **parameters)
+    check_budgets(threat, unit)
+    counts = robust_counts(
+        model,
+        _checked(model, batches, threat, unit),
+        threat,
+        attack=attack,
+        cells=cells,
+        seed=seed,
+        **parameters,
     )
+    if not counts["clips"]:
+        raise UserError("no clips to evaluate: `batches` was empty")
+    return from_counts(counts)
+
+
+def _checked(
+    model: nn.Module, batches: Batch | Iterable[Batch], threat: ThreatModel, unit: str
+) -> Iterator[Batch]:
+    device, outputs = device_of(model), 0
+    for part in [batches] if isinstance(batches, Batch) else batches:
+        batch = check_clips(part, **pixel_bounds(threat), unit=unit).to(device)
+        if not outputs:
+            outputs = abilities(model, batch)[1]
+        check_labels(batch.label, outputs)
+        yield batch
 
 
 def from_counts(counts: Mapping[str, int]) -> dict[str, Any]:

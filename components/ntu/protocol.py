@@ -33,7 +33,6 @@ PROTOCOLS: dict[str, tuple[str, tuple[int, ...], int | None]] = {
     "xset120": ("setup", XSET120_TRAIN_SETUPS, 120),
     "imigue": ("subject", IMIGUE_TRAIN, None),
 }
-_CUSTOM = {"train_subjects": "subject", "train_cameras": "camera", "train_setups": "setup"}
 
 
 @dataclass(frozen=True)
@@ -92,8 +91,8 @@ def assign(parts: Parts, data: DataSection) -> Assignment:
 def _rule(data: DataSection) -> tuple[str, Sequence[int], int | None]:
     if data.protocol != "custom":
         return PROTOCOLS[data.protocol]
-    key = next(k for k in _CUSTOM if getattr(data, k))
-    return _CUSTOM[key], getattr(data, key), None
+    name, numbers = next((n, v) for n, v in data.custom.items() if v)
+    return name.removesuffix("s"), numbers, None
 
 
 def _carve(

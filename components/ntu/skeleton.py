@@ -20,6 +20,7 @@ MAX_FRAMES = 100_000
 MAX_BODIES = 64
 MAX_BYTES = 256 << 20
 REACH = 50.0  # metres; Kinect v2 sees 8, so more is no measurement
+MILLIMETRES = 1000
 COLOR_SIZE = (1920.0, 1080.0)
 
 
@@ -97,7 +98,20 @@ def parse_skeleton(data: bytes) -> Bodies:
     if at < len(tokens):
         flags.add("text-after-last-frame")
     values_all = _numbers(joint_tokens)
+    check_unit(values_all[..., :3])
     return Bodies(frames, [_body(i, p, values_all) for i, p in seen.items()], flags)
+
+
+def check_unit(joints: np.ndarray) -> None:
+    """Rejected (skeleton-unit) when most joints [..., 3] lie farther off than any sensor sees."""
+    reach = np.abs(joints).max(axis=-1)
+    known = reach[np.isfinite(reach) & (reach > 0)]
+    if known.size and np.median(known) > REACH:
+        raise Rejected(
+            "skeleton-unit",
+            f"joints lie {np.median(known):.4g} from the camera, expected metres; if these are "
+            f"millimetres, divide by {MILLIMETRES}",
+        )
 
 
 def read_skeleton(path: Path) -> Bodies:

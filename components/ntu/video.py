@@ -112,16 +112,27 @@ def decode(path: str, threads: int = 1) -> Iterator[av.VideoFrame]:
 def probe(path: str) -> VideoInfo:
     """Count the packets without decoding, and decode the first frame for the picture's size."""
     with _open(path) as (container, stream):
-        count, first = 0, None
+        count, first, end = 0, None, 0
         for packet in _packets(container, stream):
             if packet.size:
                 count += 1
+                end = max(end, (packet.pts or 0) + (packet.duration or 0))
             if first is None:
                 with contextlib.suppress(av.error.FFmpegError):
                     first = next(iter(packet.decode()), None)
         if first is None:
             raise Rejected("video-unreadable", "no frame can be decoded")
-        return VideoInfo(count, first.width, first.height, max(stream.frames, 0))
+        promised = _promised(stream, container.duration or 0, count, end)
+        return VideoInfo(count, first.width, first.height, promised)
+
+
+def _promised(stream: av.VideoStream, duration: int, count: int, end: int) -> int:
+    """Frames that the header says; 0 where it says nothing. `end`: when the last packet ends."""
+    # MKV and WebM say how long the video is, not how many frames it has.
+    if stream.frames > 0 or not duration or not stream.time_base:
+        return max(stream.frames, 0)
+    span = float((end - (stream.start_time or 0)) * stream.time_base)
+    return round(count * duration / av.time_base / span) if span > 0 else 0
 
 
 def picture_size(path: str) -> tuple[int, int]:
@@ -226,13 +237,8 @@ def keep_frames(
         if scaler is None:
             raise Rejected("video-unreadable", "no frame can be decoded")
         if count == expected:
-            return (
-                np.stack([pictures[i] for i in wanted.tolist()]),
-                wanted,
-                scaler.box,
-                shape,
-                count,
-            )
+            kept = np.stack([pictures[i] for i in wanted.tolist()])
+            return kept, wanted, scaler.box, shape, count
         expected = count
     raise Rejected("video-unreadable", "the number of frames differs at every reading")
 

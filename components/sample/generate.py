@@ -31,6 +31,7 @@ from components.sample.skeleton_file import skeleton_text
 from components.sample.video_file import write_video
 
 VERSION = 1  # raised whenever the same parameters give other bytes
+CGROUP = Path("/sys/fs/cgroup/cpu.max")  # "quota period", or "max period"
 log = logging.getLogger("sample")
 
 
@@ -118,12 +119,21 @@ def _write_clips(
         pass
 
 
+def _cpus() -> int:
+    """CPUs that this process may use: its affinity, and its container's quota (cgroup v2)."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    words = CGROUP.read_text().split() if CGROUP.is_file() else []
+    if len(words) == 2 and words[0].isdigit():
+        return max(1, min(count or 1, int(words[0]) // int(words[1])))
+    return count or 1
+
+
 def _run(
     write: Callable[[tuple[ClipId, str | None]], str],
     jobs: list[tuple[ClipId, str | None]],
     workers: int,
 ) -> Iterator[str]:
-    workers = min(workers or os.cpu_count() or 1, len(jobs))
+    workers = min(workers or _cpus(), len(jobs))
     if workers <= 1:
         yield from map(write, jobs)
         return

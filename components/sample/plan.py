@@ -43,15 +43,19 @@ VALIDATION = frozenset({2, 5, 9, 14})
 LAST_SETUP = 17  # later setups hold actions above 60 only
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Style:
-    """What all clips of one sample share."""
+    """What all clips of one sample share.
+
+    width, height: of the videos in pixels; frames: fewest and most frames of a clip;
+    skeleton_noise: sensor noise at 3 m distance, in metres
+    """
 
     seed: int
-    width: int
-    height: int
-    frames: tuple[int, int]
-    skeleton_noise: float
+    width: int = 320
+    height: int = 180
+    frames: tuple[int, int] = (24, 40)
+    skeleton_noise: float = 0.02
     subjects: int
 
 

@@ -21,6 +21,7 @@ from components.sources.ingest import Kept
 FORMAT = "amr-clips"
 VERSION = 1
 _KEY = b"amr-clips"
+JPEG_QUALITY = 92  # of frames where shard.codec is jpeg
 
 
 class ShardError(UserError):

@@ -20,9 +20,11 @@ from components.ntu.people import People, choose_people
 from components.ntu.skeleton import Bodies, Body, Rejected
 from components.ntu.video import Frames, VideoInfo
 from components.sources.base import Found, Listing, Source, inside
-from components.sources.walk import walk_files
+from components.sources.walk import better, walk_files
 
 _VIDEO = re.compile(r"(\d{1,3})\.(?:mp4|avi|mkv|webm|mov)", re.IGNORECASE)
+# Whatever looks like ours is accounted for: `371.mp4.part` is half a download.
+_OURS = re.compile(r"\.(?:json|mp4|avi|mkv|webm|mov)(?:\.\w+)?$", re.IGNORECASE)
 _FRAME = re.compile(r"(\d{1,3})_(\d{12})_keypoints\.json")
 _COLUMNS = ("video_id", "label_id", "start_frame", "end_frame", "class", "subject_id")
 # Kinect v2's joint -> OpenPose BODY_25 (0-24), left hand (25-45), right hand (46-66).
@@ -47,22 +49,32 @@ def find(root: Path) -> Listing:
         if name.lower().endswith(".csv"):
             labels.append(path)
         elif match := _VIDEO.fullmatch(name):
-            videos.setdefault(int(match[1]), path)
+            number = int(match[1])
+            videos[number] = better(root, videos.get(number, path), path)
         elif match := _FRAME.fullmatch(name):
             joints.setdefault(int(match[1]), path.rpartition("/")[0])
-        elif not name or name.lower().endswith((".json", ".mp4", ".avi", ".mkv", ".webm", ".mov")):
+        elif not name or _OURS.search(name):
             strangers.append(path)
     clips = {}
     for path in labels:
-        with inside(root, path).open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.DictReader(file)
-            if not set(_COLUMNS) <= set(rows.fieldnames or ()):
-                strangers.append(path)
-                continue
-            for line, row in enumerate(rows, 2):
-                found = _found(row, f"{path}, line {line}", videos, joints)
-                clips[found.clip] = found
+        rows = _rows(inside(root, path))
+        if rows is None:
+            strangers.append(path)
+            continue
+        for line, row in enumerate(rows, 2):
+            found = _found(row, f"{path}, line {line}", videos, joints)
+            clips[found.clip] = found
     return Listing([clips[clip] for clip in sorted(clips)], strangers)
+
+
+def _rows(path: Path) -> list[dict[str, str]] | None:
+    """The rows of a label file; None for another table, a broken link or another encoding."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = csv.DictReader(file)
+            return list(rows) if set(_COLUMNS) <= set(rows.fieldnames or ()) else None
+    except (UnicodeDecodeError, OSError):
+        return None
 
 
 def _found(

@@ -9,7 +9,7 @@ import numpy as np
 
 from components.ntu.crop import Box, people_box, whole_box
 from components.ntu.people import People
-from components.ntu.skeleton import Rejected
+from components.ntu.skeleton import Rejected, check_unit
 from components.ntu.video import VideoInfo, keep_frames
 from components.sources.base import Found, Source, inside
 from components.sources.limit import require_plain, within
@@ -65,7 +65,7 @@ def look(source: Source, root: Path, found: Found, seconds: float = 0.0) -> Look
 
     def read() -> tuple[People, VideoInfo, str]:
         _require_plain(root, found)
-        people = source.people(root, found)
+        people = _people(source, root, found)
         return people, _whole(source.probe(root, found)), _digest(source.files(root, found))
 
     try:
@@ -140,7 +140,7 @@ def _keep(
 ) -> Kept:
     try:
         _require_plain(root, found)
-        people = source.people(root, found)
+        people = _people(source, root, found)
         expected = expected or _whole(source.probe(root, found)).frames
         flags = set(people.flags) | set(found.flags)
 
@@ -155,6 +155,10 @@ def _keep(
         )
     except OSError as error:
         raise Rejected("file-unreadable", str(error.strerror or error)) from error
+    if not same_count(count, expected):
+        raise Rejected(
+            "video-truncated", f"{expected} frames are promised, {count} of them can be decoded"
+        )
     steps = len(people.present)
     aligned = source.same_clock and same_count(count, steps)
     if not same_count(count, steps):
@@ -171,6 +175,13 @@ def _keep(
         people,
         tuple(sorted(flags)),
     )
+
+
+def _people(source: Source, root: Path, found: Found) -> People:
+    people = source.people(root, found)
+    if source.unit == "metres":
+        check_unit(people.joints[people.present])
+    return people
 
 
 def _whole(info: VideoInfo) -> VideoInfo:

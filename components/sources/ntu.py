@@ -10,7 +10,7 @@ from components.ntu.people import People, choose_people
 from components.ntu.skeleton import read_skeleton
 from components.ntu.video import Frames, VideoInfo
 from components.sources.base import Found, Listing, Source, inside
-from components.sources.walk import walk_files
+from components.sources.walk import better, walk_files
 
 _VIDEO = re.compile(
     r"(S\d{3}C\d{3}P\d{3}R\d{3}A\d{3})(?:_rgb)?\.(?:avi|mp4|mkv|webm|mov)", re.IGNORECASE
@@ -21,7 +21,7 @@ _OURS = (".skeleton", ".avi", ".mp4", ".mkv", ".webm", ".mov")
 
 
 def find(root: Path) -> Listing:
-    """Clips by name, sorted; a clip seen twice keeps its first file and is flagged."""
+    """Clips by name, sorted; a clip seen twice keeps its larger file and is flagged."""
     videos: dict[ClipId, str] = {}
     skeletons: dict[ClipId, str] = {}
     twice: dict[ClipId, set[str]] = {}
@@ -36,8 +36,7 @@ def find(root: Path) -> Listing:
                 clip = ClipId.parse(match[1].upper())
                 if clip in files:
                     twice.setdefault(clip, set()).add(flag)
-                else:
-                    files[clip] = path
+                files[clip] = better(root, files.get(clip, path), path)
                 break
         else:
             # Whatever bears a clip's name is accounted for: `..._rgb.avi.part` is half a download.

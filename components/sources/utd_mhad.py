@@ -21,11 +21,12 @@ from components.ntu.people import People, choose_people
 from components.ntu.skeleton import Bodies, Body, Rejected
 from components.ntu.video import Frames, VideoInfo
 from components.sources.base import Found, Listing, Source, inside
-from components.sources.walk import walk_files
+from components.sources.walk import better, walk_files
 
 _NAME = re.compile(
     r"a(\d{1,3})_s(\d{1,3})_t(\d{1,3})_(skeleton|depth|color)\.(?:mat|avi)", re.IGNORECASE
 )
+_NAMED = re.compile(r"a\d{1,3}_s\d{1,3}_t\d{1,3}_(?:skeleton|depth|color)")
 # Kinect v2's joint -> Kinect v1's; the neck is put between, tips and thumbs repeat the hand.
 _FROM_V1 = [3, 2, 1, 0, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 1, 7, 7, 11, 11]
 _NECK = 2
@@ -48,8 +49,10 @@ def find(root: Path, *, depth: bool = False) -> Listing:
         match = _NAME.fullmatch(name)
         if match and 0 not in (key := tuple(map(int, match.groups()[:3]))):
             own, clip = files[match[4].lower()], (key[0], key[1], key[2])
-            if own.setdefault(clip, path) != path:
-                strangers.append(path)  # a second copy; the first is used
+            used = better(root, own.get(clip, path), path)
+            if clip in own:
+                strangers.append(path if used == own[clip] else own[clip])  # the copy left out
+            own[clip] = used
         elif not name or _is_stray(name.lower()):
             strangers.append(path)
     videos = files["depth"] if depth or not files["color"] else files["color"]
@@ -65,7 +68,10 @@ def find(root: Path, *, depth: bool = False) -> Listing:
 
 
 def _is_stray(name: str) -> bool:
-    return name.endswith((".mat", ".avi")) and not name.endswith("_inertial.mat")
+    if name.endswith("_inertial.mat"):
+        return False
+    # Whatever bears a clip's name is accounted for: `..._color.avi.part` is half a download.
+    return name.endswith((".mat", ".avi")) or _NAMED.match(name) is not None
 
 
 def people(root: Path, found: Found) -> People:

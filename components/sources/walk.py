@@ -12,7 +12,8 @@ def walk_files(root: Path) -> Iterator[tuple[str, str]]:
 
     A folder reached twice through links is read once. Hidden files and folders are left out.
     What cannot be written as text (a name in another encoding than UTF-8) comes with an empty file
-    name and its bytes spelt out: no clip can be named so, and every adapter lists it.
+    name and its bytes spelt out, and so does a folder that may not be read: no clip can be named
+    so, and every adapter lists it.
     UserError when there is no such folder.
     """
     if not root.is_dir():
@@ -29,8 +30,12 @@ def walk_files(root: Path) -> Iterator[tuple[str, str]]:
         if real in seen:
             continue
         seen.add(real)
-        with os.scandir(here) as entries:
-            ordered = sorted(entries, key=lambda e: e.name)
+        try:
+            with os.scandir(here) as entries:
+                ordered = sorted(entries, key=lambda e: e.name)
+        except OSError:  # a folder that may not be read; the rest goes on
+            yield relative, ""
+            continue
         folders = []
         for entry in ordered:
             if entry.name.startswith("."):
@@ -40,11 +45,30 @@ def walk_files(root: Path) -> Iterator[tuple[str, str]]:
                 yield os.fsencode(path).decode("utf-8", "backslashreplace"), ""
                 continue
             # A link may lead to a folder on another disk; `is_dir` follows it.
-            if entry.is_dir():
+            if _is_folder(entry):
                 folders.append(path)
             else:
                 yield path, entry.name
         stack.extend(reversed(folders))
+
+
+def better(root: Path, first: str, second: str) -> str:
+    """Of two files for one clip the larger, or the first: half a download is the smaller one."""
+    return second if _size(root / second) > _size(root / first) else first
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # a link that leads nowhere
+        return -1
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _is_text(name: str) -> bool:

@@ -24,6 +24,7 @@ SHARDS = ("components/shards/",)
 # These start, lock, name or refuse something; what they let through is the same.
 PLAIN = (
     "components/address.py",
+    "components/cpus.py",
     "components/errors.py",
     "components/files.py",
     "components/fingerprint.py",
@@ -53,7 +54,7 @@ def test_every_section_that_decides_a_result_is_a_parameter_of_its_stages():
     assert {"data", "index"} <= listed["index"]
     everywhere = set().union(*listed.values()) | WHERE
     assert not set(to_dict(load_config(ROOT / "params.yaml"))) - everywhere
-    where_only = {"uri", "cache_gb", "jpeg_quality", "threads", "clip_seconds", "workers"}
+    where_only = {"uri", "cache_gb"}
     shard = {key.removeprefix("shard.") for key in listed["shard"]}
     assert set(to_dict(load_config(ROOT / "params.yaml").shard)) <= shard | where_only
 

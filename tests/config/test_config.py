@@ -64,8 +64,10 @@ def test_override_changes_one_value_and_nothing_else():
         ("model.fusion=mmtm", "use variant=mmtm"),
         ("threat.rgb.eps=8/0", "8/0"),
         ("train.epochs", "write key=value"),
-        ("data.protocol=custom", "exactly one of data.train_subjects"),
-        ("data.train_subjects=[1]", "set data.protocol=custom"),
+        ("data.protocol=custom", "exactly one of subjects, cameras, setups"),
+        ("data.custom.subjects=[1]", "set data.protocol=custom"),
+        ("data.custom.persons=[1]", "no 'persons'; it takes one of subjects"),
+        ("data.custom=[1]", r"data\.custom"),
         ("tune.space.train.lr={kind: uniform, low: 0}", "high"),
     ],
 )
@@ -101,8 +103,8 @@ def test_eps_may_be_a_fraction():
 
 
 def test_custom_protocol_by_subjects():
-    config = load_config(PARAMS, ["data.protocol=custom", "data.train_subjects=[1,3,5,7]"])
-    assert config.data.train_subjects == (1, 3, 5, 7)
+    config = load_config(PARAMS, ["data.protocol=custom", "data.custom.subjects=[1,3,5,7]"])
+    assert config.data.custom == {"subjects": (1, 3, 5, 7)}
 
 
 def test_settings_are_frozen():

@@ -57,7 +57,8 @@ FAULTS = [
     ("label", lambda x: nn.functional.one_hot(x), "one-hot"),
     ("label", lambda x: x.float(), "torch.int64"),
     ("label", lambda x: x[:2], r"expected \[4\]"),
-    ("label", lambda x: x + 9, "but the model has 3 logits"),
+    ("label", lambda x: x + 9, "label 11 but the model has 3 logits"),
+    ("label", lambda x: x - 1, "label -1 but the model has 3 logits"),
     ("clip_id", lambda x: x[:2], "2 names for 4 clips"),
     ("clip_id", lambda x: ("a", "a", "b", "c"), "'a' twice"),
 ]
@@ -68,9 +69,8 @@ def test_wrong_clips_are_refused_with_the_fix(clips, name, fault, message):
     batch = clips._replace(**{name: fault(getattr(clips, name))})
     with pytest.raises(UserError, match=message):
         evaluate_model(Net(), [batch], THREAT, "thin", checks=False)
-    if "logits" not in message:
-        with pytest.raises(UserError, match=message):
-            robust_accuracy(Net(), [batch], THREAT, steps=1)
+    with pytest.raises(UserError, match=message):
+        robust_accuracy(Net(), [batch], THREAT, steps=1)
 
 
 def test_right_clips_pass_and_int32_labels_become_indices(clips):
@@ -93,6 +93,9 @@ def test_joints_in_pixels_are_checked_only_as_metres(clips):
         (lambda x: {"logits": x}, "dict"),
         (lambda x: x[:, :1], "at least 2"),
         (lambda x: x.sum(), r"expected logits \[B, K\]"),
+        (lambda x: None, "NoneType"),
+        (lambda x: x.detach().numpy(), "ndarray"),
+        (lambda x: (9 * x).int(), "torch.int32"),
     ],
 )
 def test_models_that_return_no_logits_are_refused(clips, answer, message):
@@ -102,6 +105,25 @@ def test_models_that_return_no_logits_are_refused(clips, answer, message):
 
     with pytest.raises(UserError, match=message):
         evaluate_model(Odd(), [clips], THREAT, "thin", checks=False)
+    with pytest.raises(UserError, match=message):
+        robust_accuracy(Odd(), [clips], THREAT, steps=1)
+
+
+def test_budgets_on_joints_in_millimetres_are_refused_unless_the_unit_is_another(clips):
+    wide = ThreatModel(skeleton=Budget("Linf", 50.0))
+    for call in (
+        lambda **k: evaluate_model(Net(), [clips], wide, "thin", checks=False, **k),
+        lambda **k: robust_accuracy(Net(), [clips], wide, steps=1, **k),
+    ):
+        with pytest.raises(UserError, match="0.05 was meant"):
+            call()
+        call(unit="pixels")
+
+
+def test_one_batch_is_enough_and_none_is_an_error(clips):
+    assert robust_accuracy(Net(), clips, THREAT, steps=1)["clips"] == 4
+    with pytest.raises(UserError, match="no clips"):
+        robust_accuracy(Net(), [], THREAT, steps=1)
 
 
 def test_a_model_output_is_taken(clips):

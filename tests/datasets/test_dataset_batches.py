@@ -27,7 +27,7 @@ OFF = AugmentSection(mirror=0, temporal_crop=1, shift=0, rotate=0, scale=0)
 
 
 def custom(**keys: object) -> DataSection:
-    base = {"protocol": "custom", "train_subjects": [1, 3, 5], "val_subjects": [5]}
+    base = {"protocol": "custom", "custom": {"subjects": [1, 3, 5]}, "val_subjects": [5]}
     return from_dict({"data": {**base, **keys}}).data
 
 

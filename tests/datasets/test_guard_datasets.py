@@ -65,7 +65,7 @@ def test_classes_are_those_of_all_clips_in_use(shards: ShardSet) -> None:
     """A class that only the test clips have keeps its number, so that labels mean the same."""
     columns = {name: shards.meta.column(name) for name in ("setup", "camera", "subject", "action")}
     subject, action = (columns[n].to_numpy() for n in ("subject", "action"))
-    base = {"protocol": "custom", "train_subjects": [1, 3, 5], "val_subjects": [5]}
+    base = {"protocol": "custom", "custom": {"subjects": [1, 3, 5]}, "val_subjects": [5]}
     section = from_dict({"data": base}).data
     kept = [i for i in range(20) if not (subject[i] in (1, 3, 5) and action[i] == 61)]
     fewer = SimpleNamespace(meta=shards.meta.take(kept))

@@ -98,7 +98,7 @@ def command(source: Path, out: Path, *more: str) -> list[str]:
             (out / name).symlink_to(source / name)
     return [
         sys.executable, "-m", "pipelines.evaluate", "variant=amr", f"paths.artifacts={out}",
-        "data.protocol=custom", "data.train_subjects=[1,3]", "data.val_subjects=[3]",
+        "data.protocol=custom", "data.custom.subjects=[1,3]", "data.val_subjects=[3]",
         "evaluate.batch_size=6", "evaluate.curve_clips=16", *more,
     ]  # fmt: skip
 
@@ -172,7 +172,7 @@ def test_export_replays_the_worst_case(artifacts, tmp_path):
     ("words", "message"),
     [
         (["variant=mmtm"], "python -m pipelines.train"),
-        (["data.train_subjects=[1,2,3]"], "test"),
+        (["data.custom.subjects=[1,2,3]"], "test"),
         (["evaluate.suite=standard", "evaluate.twin=late"], "pipelines.train variant=late"),
         (["evaluate.curve_eps=[1.0,0.5]"], "start at 0 and rise"),
     ],

@@ -96,7 +96,9 @@ def test_bad_arrays_are_told_why(project: Any, predictor: Predictor, open_test_s
     assert predictor.check_arrays(*(a[0].tolist() for a in good)).size == 1
     rgb, skeleton, present = good
     for bad, word in [
-        ((rgb * 255, skeleton, present), "divide 8-bit"),
+        ((rgb * 255, skeleton, present), "divide by 255"),
+        ((rgb * 2 - 1, skeleton, present), r"lies in \[-0.*normalise inside the model"),
+        ((rgb, skeleton * 1000, present), "divide by 1000"),
         ((rgb[:, :2], skeleton, present), r"rgb must have the shape \[B, 3, 4, 16, 16\]"),
         ((rgb, skeleton * np.nan, present), "skeleton holds values that are not finite"),
         ((rgb, "joints", present), "skeleton is no array"),

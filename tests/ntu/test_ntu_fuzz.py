@@ -124,7 +124,7 @@ def test_five_hundred_damaged_videos_among_valid_clips(tmp_path: Path) -> None:
                 expected=seen.rgb_frames,
             )
         except Rejected as error:
-            assert error.reason == "video-unreadable"
+            assert error.reason in ("video-unreadable", "video-truncated")
             continue
         assert kept.rgb.shape == (4, 16, 16, 3)
         read.add(str(seen.found.clip))

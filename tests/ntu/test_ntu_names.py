@@ -115,30 +115,32 @@ def custom(**keys: object) -> DataSection:
 
 
 def test_validation_is_carved_from_training_subjects() -> None:
-    chosen = assign(small([1, 2, 3, 4, 5]), custom(train_subjects=[1, 3, 5], val_subjects=[5, 2]))
+    chosen = assign(
+        small([1, 2, 3, 4, 5]), custom(custom={"subjects": [1, 3, 5]}, val_subjects=[5, 2])
+    )
     assert chosen.val.tolist() == [False, False, False, False, True]
     assert chosen.test.tolist() == [False, True, False, True, False]
 
 
 def test_validation_falls_back_to_the_last_training_subject_and_says_so() -> None:
-    chosen = assign(small([1, 2, 3, 4]), custom(train_subjects=[1, 3], val_subjects=[9]))
+    chosen = assign(small([1, 2, 3, 4]), custom(custom={"subjects": [1, 3]}, val_subjects=[9]))
     assert chosen.val.tolist() == [False, False, True, False]
     assert "last training subject 3" in chosen.notes[0]
 
 
 def test_validation_setups_go_first() -> None:
     parts = small([1, 1, 1, 2], setups=[1, 2, 3, 1])
-    chosen = assign(parts, custom(train_subjects=[1], val_setups=[2]))
+    chosen = assign(parts, custom(custom={"subjects": [1]}, val_setups=[2]))
     assert chosen.val.tolist() == [False, True, False, False]
 
 
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"train_subjects": [7]}, "no clip to train on"),
-        ({"train_subjects": [1, 2, 3]}, "no clip to test on"),
-        ({"train_subjects": [1]}, "no validation set"),
-        ({"train_subjects": [1, 2], "val_subjects": [1, 2]}, "takes every training clip"),
+        ({"custom": {"subjects": [7]}}, "no clip to train on"),
+        ({"custom": {"subjects": [1, 2, 3]}}, "no clip to test on"),
+        ({"custom": {"subjects": [1]}}, "no validation set"),
+        ({"custom": {"subjects": [1, 2]}, "val_subjects": [1, 2]}, "takes every training clip"),
     ],
 )
 def test_an_empty_split_is_an_error_that_says_what_to_change(keys: dict, message: str) -> None:

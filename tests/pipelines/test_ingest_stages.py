@@ -8,8 +8,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import ray
 
 from benchmarks._ntu_files import write_skeleton, write_tree, write_video
+from components.address import speaks_grpc
 from components.config.train import RaySection
 from components.ntu.ids import ClipId
 from components.ntu.roster import all_clips
@@ -20,7 +22,7 @@ from pipelines import index, shard
 from pipelines._cluster import cluster, parallel
 from pipelines._stage import StageError, run_stage
 
-SPLIT = ["data.protocol=custom", "data.train_subjects=[1,2]"]
+SPLIT = ["data.protocol=custom", "data.custom.subjects=[1,2]"]
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +66,10 @@ REJECTED = {
 }
 
 
+def test_a_ray_head_is_known_by_its_greeting(ray_here: None) -> None:
+    assert speaks_grpc(ray.get_runtime_context().gcs_address)
+
+
 def test_every_clip_is_accounted_for(tmp_path: Path, ray_here: None) -> None:
     data, out = tmp_path / "data", tmp_path / "out"
     make_dirty_tree(data)
@@ -100,9 +106,9 @@ def test_shards_are_the_same_for_any_number_of_workers(tmp_path: Path, ray_here:
     prints = []
     for workers in (1, 3):
         out = tmp_path / str(workers)
-        assert run(index, data, out, f"index.workers={workers}") == 0
+        assert run(index, data, out, f"ray.tasks={workers}") == 0
         sizes = ["shard.clips_per_shard=2", "shard.size=16"]
-        assert run(shard, data, out, f"shard.workers={workers}", *sizes) == 0
+        assert run(shard, data, out, f"ray.tasks={workers}", *sizes) == 0
         prints.append((out / "shards" / "shards.json").read_bytes())
         prints.append((out / "manifest.parquet").read_bytes())
     assert prints[:2] == prints[2:]

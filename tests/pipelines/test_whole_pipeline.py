@@ -21,7 +21,7 @@ CODE = [
     "params.yaml", "pyproject.toml", ".dvcignore",
 ]  # fmt: skip
 TINY = {
-    "sample": {"subjects": 12, "clips_per_class": 8, "width": 160, "height": 90},
+    "sample": {"subjects": 12, "clips_per_class": 8},
     "train": {"epochs": 2, "batch_size": 16},
     "tune": {"trials": 2, "epochs": 1, "finalists": 1, "finalist_suite": "thin"},
     "evaluate": {"suite": "thin", "curve_clips": 0},
@@ -66,6 +66,8 @@ def cluster(tmp_path_factory):
             BIN / "ray", "start", "--head", "--block", "--num-cpus=2", f"--port={port}",
             "--node-ip-address=127.0.0.1",
             "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
+            # By default one fixed port: where another Ray has it, no agent starts, and no job.
+            f"--dashboard-agent-listen-port={_free_port()}",
             "--object-store-memory=268435456",
         ],
         env=_environment(), stdout=log, stderr=log, start_new_session=True,

@@ -11,6 +11,7 @@ import pytest
 from av.video.frame import PictureType
 
 from components.ntu.skeleton import parse_skeleton
+from components.sample import generate
 from components.sample.faults import FAULTS, plan_faults
 from components.sample.folder import ForeignFilesError
 from components.sample.generate import write_sample
@@ -224,12 +225,21 @@ def test_stage_writes_a_sample_that_says_it_is_synthetic(
 ) -> None:
     words = [
         f"paths.data={tmp_path / 'd'}", "sample.clips_per_class=1", "sample.subjects=3",
-        "sample.width=64", "sample.height=36", "sample.frames=[8,9]", "sample.workers=1", "seed=1",
+        "seed=1",
     ]  # fmt: skip
     assert run_stage("sample", sample.main, words) == 0
     assert "12 clips of 12 classes" in capsys.readouterr().out
     assert "no file of NTU-RGB+D was used" in (tmp_path / "d" / "README.md").read_text()
     assert run_stage("sample", sample.main, [*words, "sample.clips_per_class=999"]) == 2
     assert "sample.clips_per_class=999 is more than" in capsys.readouterr().err
-    assert run_stage("sample", sample.main, [*words, "sample.frames=[9,8]"]) == 2
-    assert "sample.frames" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("quota", "expected"), [("100000 100000", 1), ("50000 100000", 1), ("max 100000", None)]
+)
+def test_workers_keep_to_the_cpus_of_a_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, expected: int | None
+) -> None:
+    (tmp_path / "cpu.max").write_text(quota)
+    monkeypatch.setattr(generate, "CGROUP", tmp_path / "cpu.max")
+    assert generate._cpus() == (expected or len(os.sched_getaffinity(0)))

@@ -30,7 +30,7 @@ def checkpoint(tmp_path: Path, tiny_search: list[str]):
     """Settings by which two subjects validate, and the checkpoint of an untrained model."""
     config = load_config(
         PARAMS,
-        [*tiny_search, "data.train_subjects=[1,2,3,4]", "data.val_subjects=[2,3]"],
+        [*tiny_search, "data.custom.subjects=[1,2,3,4]", "data.val_subjects=[2,3]"],
     )
     spec = to_dict(config.model)
     torch.manual_seed(0)

@@ -100,7 +100,7 @@ def test_the_stages_write_to_and_read_from_the_store(
 ) -> None:
     uri = bucket.format("stage")
     words = [f"paths.data={tree}", f"paths.artifacts={tmp_path}", "data.protocol=custom"]
-    words += ["data.train_subjects=[1,2]", f"shard.uri={uri}", "shard.size=16"]
+    words += ["data.custom.subjects=[1,2]", f"shard.uri={uri}", "shard.size=16"]
     words += ["shard.clips_per_shard=4", "shard.frames=6", "model.rgb_frames=4"]
     with cluster(RaySection()):
         assert run_stage("index", index.main, words) == 0

@@ -4,12 +4,14 @@ import json
 import os
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
-from scipy.io import savemat
+from scipy.io import loadmat, savemat
 
 from benchmarks._ntu_files import write_skeleton, write_tree, write_video
 from components.config.data import DataSection
+from components.ntu import video
 from components.ntu.ids import ClipId
 from components.ntu.protocol import IMIGUE_TRAIN, Parts, assign
 from components.ntu.skeleton import Rejected
@@ -84,6 +86,125 @@ def test_a_video_cut_short_is_rejected_and_keeps_no_wrong_times(
     assert seen.reason == "video-truncated" and "promises 60 frames" in seen.detail
     with pytest.raises(Rejected, match="video-truncated"):
         keep(source, tmp_path, found, **KEEP)
+
+
+CONTAINERS = [("avi", "mpeg4"), ("mp4", "mpeg4"), ("mkv", "mpeg4"), ("webm", "libvpx")]
+
+
+@pytest.mark.parametrize(("ending", "codec"), CONTAINERS)
+def test_a_cut_video_is_seen_in_every_container(tmp_path: Path, ending: str, codec: str) -> None:
+    path = tmp_path / f"clip.{ending}"
+    with av.open(str(path), "w", options={"movflags": "faststart"}) as out:
+        stream = out.add_stream(codec, rate=30)
+        stream.width, stream.height, stream.pix_fmt = 96, 54, "yuv420p"
+        noise = np.random.default_rng(0).integers(0, 255, (60, 54, 96, 3), np.uint8)
+        for picture in noise:
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        out.mux(stream.encode())
+    whole = path.read_bytes()
+    info = video.probe(str(path))
+    assert (info.frames, info.promised) == (60, 60)
+    path.write_bytes(whole[: len(whole) // 2])
+    info = video.probe(str(path))
+    assert info.promised == 60 and info.frames < 40
+
+
+def test_frames_that_do_not_decode_reject_the_clip(tmp_path: Path) -> None:
+    """Nobody knows which are lost, so the pictures behind them would get the times of others."""
+    write_tree(tmp_path, [ClipId(1, 1, 1, 1, 1)], frames=40, width=96, height=54)
+    (found,) = get_source("ntu").find(tmp_path).clips
+    with pytest.raises(Rejected, match="60 frames are promised, 40"):
+        keep(get_source("ntu"), tmp_path, found, **KEEP, expected=60)
+    assert keep(get_source("ntu"), tmp_path, found, **KEEP, expected=42).rgb_frames == 40
+
+
+def test_joints_in_millimetres_are_named(tmp_path: Path) -> None:
+    write_tree(tmp_path, [ClipId(1, 1, 1, 1, 1)], frames=9, width=96, height=54)
+    (found,) = get_source("ntu").find(tmp_path).clips
+    path = tmp_path / found.skeleton
+    lines = path.read_text().split("\n")
+    wide = [line.split() for line in lines]
+    scaled = [
+        " ".join([*(f"{1000 * float(x):.1f}" for x in words[:3]), *words[3:]])
+        if len(words) == 12
+        else " ".join(words)
+        for words in wide
+    ]
+    path.write_text("\n".join(scaled))
+    seen = look(get_source("ntu"), tmp_path, found)
+    assert seen.reason == "skeleton-unit" and "divide by 1000" in seen.detail
+
+
+def test_joints_in_millimetres_are_named_in_every_source_of_metres(tmp_path: Path) -> None:
+    utd_tree(tmp_path, color=True, depth=False)
+    for path in tmp_path.glob("*_skeleton.mat"):
+        savemat(path, {"d_skel": 1000 * loadmat(path)["d_skel"]})
+    source = get_source("utd_mhad")
+    looks = [look(source, tmp_path, found) for found in source.find(tmp_path).clips]
+    assert looks and {seen.reason for seen in looks} == {"skeleton-unit"}
+
+
+def test_broken_and_circular_links_do_not_stop_the_rest(tmp_path: Path) -> None:
+    clips = [ClipId(1, 1, 1, 1, 1), ClipId(1, 1, 1, 1, 2)]
+    write_tree(tmp_path, clips, frames=4, width=96, height=54)
+    source = get_source("ntu")
+    video_file = tmp_path / source.find(tmp_path).clips[1].video
+    video_file.unlink()
+    video_file.symlink_to(tmp_path / "unplugged.avi")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    looks = [look(source, tmp_path, found) for found in source.find(tmp_path).clips]
+    assert [seen.reason for seen in looks] == ["", "file-unreadable"]
+
+
+@pytest.mark.parametrize("fault", ["cut short", "broken link"])
+def test_a_broken_first_copy_gives_way_to_a_good_second_one(tmp_path: Path, fault: str) -> None:
+    for folder in ("a", "b"):
+        write_tree(tmp_path / folder, [ClipId(1, 1, 1, 1, 1)], frames=30, width=96, height=54)
+    source = get_source("ntu")
+    (found,) = source.find(tmp_path).clips
+    first = tmp_path / found.video
+    whole = first.read_bytes()
+    first.unlink()
+    if fault == "broken link":
+        first.symlink_to(tmp_path / "unplugged.avi")
+    else:
+        first.write_bytes(whole[: len(whole) // 3])
+    (found,) = source.find(tmp_path).clips
+    assert found.video.startswith("b/") and found.flags == ("duplicate-skeleton", "duplicate-video")
+    assert look(source, tmp_path, found).reason == ""
+
+
+def test_half_downloads_of_every_source_are_listed(tmp_path: Path) -> None:
+    for name in ("a1_s1_t1_color.avi.part", "A1_S1_T2_skeleton.mat.crdownload"):
+        (tmp_path / name).write_text("x")
+    assert len(get_source("utd_mhad").find(tmp_path).strangers) == 2
+    (tmp_path / "371.mp4.part").write_text("x")
+    assert "371.mp4.part" in get_source("imigue").find(tmp_path).strangers
+
+
+def test_a_label_file_in_another_encoding_is_listed(tmp_path: Path) -> None:
+    head = "video_id,label_id,start_frame,end_frame,class,subject_id,note"
+    (tmp_path / "labels.csv").write_bytes(f"{head}\n1,1,0,5,1,1,动作\n".encode("gbk"))
+    listing = get_source("imigue").find(tmp_path)
+    assert listing.strangers == ["labels.csv"] and not listing.clips
+
+
+def test_values_of_microsofts_runtime_that_are_no_numbers_reject_no_clip(tmp_path: Path) -> None:
+    write_tree(tmp_path, [ClipId(1, 1, 1, 1, 1)], frames=9, width=96, height=54)
+    source = get_source("ntu")
+    (found,) = source.find(tmp_path).clips
+    path = tmp_path / found.skeleton
+    before = source.people(tmp_path, found).joints
+    rows = [line.split() for line in path.read_text().split("\n")]
+    odd = ("-1.#IND", "1.#QNAN", "1.#INF", "-1.#IND00")
+    texts = [
+        " ".join([*words[:7], *odd, words[11]]) if len(words) == 12 else " ".join(words)
+        for words in rows
+    ]
+    path.write_text("\n".join(texts))
+    assert look(source, tmp_path, found).reason == ""
+    assert np.array_equal(source.people(tmp_path, found).joints, before)
 
 
 def test_a_clip_found_twice_keeps_one_file_and_is_flagged(tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ def settings() -> Callable[..., Config]:
             {
                 "data": {
                     "protocol": "custom",
-                    "train_subjects": (1, 2, 3, 4),
+                    "custom": {"subjects": (1, 2, 3, 4)},
                     "val_subjects": (2,),
                 },
                 "model": model,
