@@ -11,7 +11,7 @@ import pytest
 import ray
 
 from benchmarks._ntu_files import write_skeleton, write_tree, write_video
-from components.address import speaks_grpc
+from components.address import parse_address, probe
 from components.config.train import RaySection
 from components.ntu.ids import ClipId
 from components.ntu.roster import all_clips
@@ -67,7 +67,7 @@ REJECTED = {
 
 
 def test_a_ray_head_is_known_by_its_greeting(ray_here: None) -> None:
-    assert speaks_grpc(ray.get_runtime_context().gcs_address)
+    assert probe(parse_address(ray.get_runtime_context().gcs_address, "cluster")) == ""
 
 
 def test_every_clip_is_accounted_for(tmp_path: Path, ray_here: None) -> None:
