@@ -11,7 +11,7 @@ RUNS = {
 } | {
     "everything": {
         "method": "mart", "ema": 0.9, "awp": 0.01, "label_smoothing": 0.1, "schedule": "cosine",
-        "accumulate": 2, "eps_warmup": 1, "grad_clip": 0.5, "beta": 3.0,
+        "accumulate": 2, "ramp": 0.5, "grad_clip": 0.5, "beta": 3.0,
     },
 }  # fmt: skip
 ROW = (
