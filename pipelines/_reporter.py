@@ -10,6 +10,7 @@ from typing import IO, Any
 
 from tqdm import tqdm
 
+from components.attacks import CELLS, MODALITIES
 from components.config import Config
 from mlflow_tracking.run import Tracker, start_run
 from pipelines._progress import Event
@@ -22,6 +23,10 @@ COLUMNS = (
     "val_robust_acc_rgb", "val_robust_acc_skeleton", "val_robust_acc_both", "val_robust_acc_worst",
     "seconds", "train_seconds", "clips_per_s", "lr", "rgb_eps", "skeleton_eps", "steps",
     "rolled_back",
+    *(f"val_{m}_{figure}" for m in MODALITIES for figure in ("acc_clean", "acc_both", "reliance")),
+    *(f"val_weight_{case}" for case in ("clean", *CELLS)),
+    *(f"val_weight_std_{case}" for case in ("clean", *CELLS)),
+    "val_weight_contrast", "val_weight_contrast_error", "rgb_grad", "skeleton_grad",
 )  # fmt: skip
 
 
@@ -140,7 +145,7 @@ class Reporter:
             f"clean {_percent(row['val_clean_acc'])} rgb {_percent(row['val_robust_acc_rgb'])} "
             f"skeleton {_percent(row['val_robust_acc_skeleton'])} both "
             f"{_percent(row['val_robust_acc_both'])}  {row['clips_per_s']:.1f} clips/s  "
-            f"{row['seconds']:.1f} s"
+            f"{row['seconds']:.1f} s{_streams(row)}"
         )
         if row["rolled_back"]:
             self._line(
@@ -173,6 +178,22 @@ def _percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.1f}"
 
 
+def _streams(row: Event) -> str:
+    """What each head knows alone, clean and under the joint attack, and the video's weight."""
+    text = ""
+    if row.get("val_rgb_acc_clean") is not None:
+        heads = (
+            f"{m} {_percent(row[f'val_{m}_acc_clean'])}/{_percent(row.get(f'val_{m}_acc_both'))}"
+            for m in MODALITIES
+        )
+        text += f"  heads alone {' '.join(heads)}"
+    if row.get("val_weight_clean") is not None:
+        text += (
+            f"  video's weight {row['val_weight_clean']:.2f} ± {row['val_weight_std_clean']:.2f}"
+        )
+    return text
+
+
 def _metrics(row: dict[str, Any]) -> dict[str, float]:
     names = {
         "train/loss": "loss",
@@ -186,6 +207,15 @@ def _metrics(row: dict[str, Any]) -> dict[str, float]:
         "time/epoch_s": "seconds",
         "time/clips_per_s": "clips_per_s",
         "train/lr": "lr",
+        **{f"train/grad/{m}": f"{m}_grad" for m in MODALITIES},
+        **{
+            f"streams/{m}/{figure}": f"val_{m}_{figure}"
+            for m in MODALITIES
+            for figure in ("acc_clean", "acc_both", "reliance")
+        },
+        **{f"streams/weight/{case}": f"val_weight_{case}" for case in ("clean", *CELLS)},
+        **{f"streams/weight_std/{case}": f"val_weight_std_{case}" for case in ("clean", *CELLS)},
+        "streams/weight_contrast": "val_weight_contrast",
         "train/steps": "steps",
     }
     return {name: float(row[key]) for name, key in names.items() if row.get(key) is not None}

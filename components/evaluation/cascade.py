@@ -11,12 +11,12 @@ What a clip gets must not depend on which others are still standing: see `fixed.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from components.attacks import CELLS, Counter, ThreatModel, frozen
+from components.attacks import CELLS, MODALITIES, Counter, ThreatModel, frozen
 from components.batch import Batch
 from components.errors import UserError
 from components.evaluation.cost import count_passes
@@ -24,6 +24,7 @@ from components.evaluation.faster import faster, foldable
 from components.evaluation.fixed import FixedShape
 from components.evaluation.loop import Scores, cells_of, perturb, score
 from components.evaluation.sizes import perturbation_sizes
+from components.evaluation.streams import exchanged
 from components.evaluation.suite import Entry
 
 # Clips per forward pass by device. What a record depends on is no setting.
@@ -76,13 +77,15 @@ class Worst:
 
 @dataclass
 class ChunkResult:
-    """All verdicts on a chunk of clips; `standing` bool [B] and `worst` by cell."""
+    """All verdicts on a chunk of clips; `standing` bool [B] and `worst` by cell; `exchanged` by
+    modality, where it was taken from clips of other classes."""
 
     clips: Batch
     clean: Run
     outcomes: list[Outcome]
     standing: dict[str, Tensor]
     worst: dict[str, Worst]
+    exchanged: dict[str, Scores] = field(default_factory=dict)
 
 
 def run_cascade(
@@ -97,6 +100,7 @@ def run_cascade(
     exhaustive: bool = False,
     keep: bool = False,
     twin: nn.Module | None = None,
+    exchange: bool = False,
 ) -> ChunkResult:
     """Run `entries` on `clips` (on the model's device) in every cell the threat model allows.
 
@@ -105,6 +109,7 @@ def run_cascade(
     exhaustive: every attack sees every clip (what the cascade is measured against).
     keep: also return, per cell, the worst input found for each clip.
     twin: the source of the transfer attack, for suites that have one.
+    exchange: also judge the clips with one modality taken from another class (`streams.py`).
     """
     places = micro_of(clips.label.device) if micro is None else micro
     net = Counter(FixedShape(model, places) if places else model)
@@ -115,6 +120,8 @@ def run_cascade(
         clean = _run(hooked, net, clips, lambda batch: batch)
         folds = [m for m in hooked if entries and foldable(m, clips)]
         result = ChunkResult(clips, clean, [], {}, {})
+        if exchange:
+            result.exchanged = {m: score(net, exchanged(clips, m)) for m in MODALITIES}
         fooled = {entry.name: torch.zeros_like(clean.scores.correct) for entry in entries}
         for cell in cells_of(threat, cells):
             standing = clean.scores.correct.clone()

@@ -20,8 +20,9 @@ from components.evaluation.checks import SUBSET, Flag, check_model
 from components.evaluation.loop import cells_of, check_budgets, device_of, pixel_bounds
 from components.evaluation.outcome_checks import check_records
 from components.evaluation.records import to_records
+from components.evaluation.stream_checks import check_streams, streams_of
 from components.evaluation.suite import Entry, describe, entries_of, suite_hash
-from components.evaluation.summary import summarise
+from components.evaluation.summary import Records, summarise
 from components.inputs import check_clips, check_labels, check_logits
 
 
@@ -87,7 +88,9 @@ def evaluate_model(
             has, outputs = abilities(model, batch)
             entries = entries_of(suite, has | ({"twin"} if twin is not None else set()))
         check_labels(batch.label, outputs)
-        result = run_cascade(model, batch, entries, threat, seed=seed, keep=keep, twin=twin)
+        result = run_cascade(
+            model, batch, entries, threat, seed=seed, keep=keep, twin=twin, exchange=True
+        )
         chunks.append(chunk_of(result))
         results += [result] if keep else []
         subset = fixed_subset([batch] if subset is None else [subset, batch])
@@ -154,10 +157,11 @@ def assemble(
     """The summary of one model. `about`: its name, the seed, fingerprints, anything to record."""
     cells = cells_of(threat, CELLS)
     records = pa.concat_tables([chunk.records for chunk in chunks])
-    found = [*flags, *check_records(records, entries, cells)]
+    found = [*flags, *check_records(records, entries, cells), *check_streams(records)]
     return {
         **about,
         **summarise(records, entries, cells, classes),
+        "streams": streams_of(Records(records)),
         "flags": found,
         "flagged": worst_status(found),
         "cost": total_costs(chunks),

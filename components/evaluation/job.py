@@ -124,6 +124,7 @@ def _suite(piece: Piece, model: nn.Module, clips: Batch) -> dict[Path, pa.Table]
         seed=piece.seed,
         keep=piece.export,
         twin=twin,
+        exchange=True,
     )
     chunk = chunk_of(result)
     # The export first: once the records are there, the piece counts as done.

@@ -18,12 +18,14 @@ class Scores(NamedTuple):
     prediction: int64 [B]; margin: float [B], true logit minus best other one, > 0 when right
     correct: bool [B], False wherever a logit is not finite
     weights: modality weights by place, as in `ModelOutput`
+    heads: bool [B] by modality, whether that modality's head alone is right; {} without heads
     """
 
     prediction: Tensor
     margin: Tensor
     correct: Tensor
     weights: dict[str, Tensor]
+    heads: dict[str, Tensor]
 
 
 @torch.no_grad()
@@ -35,8 +37,12 @@ def score(model: nn.Module, batch: Batch) -> Scores:
     others = logits.scatter(1, batch.label[:, None], -torch.inf)
     prediction = logits.argmax(1)
     correct = (prediction == batch.label) & torch.isfinite(logits).all(1)
-    weights = dict(output.weights) if isinstance(output, ModelOutput) else {}
-    return Scores(prediction, true - others.amax(1), correct, weights)
+    weights: dict[str, Tensor] = {}
+    heads: dict[str, Tensor] = {}
+    if isinstance(output, ModelOutput):
+        weights = dict(output.weights)
+        heads = {name: one.argmax(1) == batch.label for name, one in output.aux.items()}
+    return Scores(prediction, true - others.amax(1), correct, weights, heads)
 
 
 def cells_of(threat: ThreatModel, cells: Sequence[str] = CELLS) -> tuple[str, ...]:

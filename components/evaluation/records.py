@@ -15,8 +15,8 @@ SCHEMA = pa.schema(
     [
         ("clip_id", pa.string()),
         ("label", pa.int32()),
-        ("cell", pa.string()),  # clean, rgb, skeleton, both
-        ("attack", pa.string()),  # clean, or the name of the suite's entry
+        ("cell", pa.string()),  # clean, rgb, skeleton, both, exchanged
+        ("attack", pa.string()),  # clean, the name of the suite's entry, or what was exchanged
         ("prediction", pa.int32()),
         ("correct", pa.bool_()),
         ("margin", pa.float32()),  # null when the model's output was not finite
@@ -25,19 +25,26 @@ SCHEMA = pa.schema(
         ("forward", pa.float32()),  # passes spent on this clip
         ("backward", pa.float32()),
         ("weights", pa.list_(WEIGHT)),  # weight of the video; the skeleton has the rest
+        ("rgb_head", pa.bool_()),  # whether that modality's head alone is right; null without heads
+        ("skeleton_head", pa.bool_()),
     ],
-    metadata={"schema": "evaluation-records/1"},
+    metadata={"schema": "evaluation-records/2"},
 )
+
+EXCHANGED = "exchanged"  # cell of the clips whose one modality comes from a clip of another class
 
 
 def to_records(result: ChunkResult) -> pa.Table:
-    """The rows of one chunk: first all clean ones, then attack by attack.
+    """The rows of one chunk: first all clean ones, those with one modality exchanged where that was
+    tried, then attack by attack.
 
     No time of day and no seconds are among them, so that equal runs write equal bytes.
     """
     ids, labels = result.clips.clip_id, result.clips.label.tolist()
     every = list(range(len(ids)))
     rows = [_columns(ids, labels, every, "clean", "clean", result.clean.scores, {})]
+    for modality, scores in result.exchanged.items():
+        rows.append(_columns(ids, labels, every, EXCHANGED, modality, scores, {}))
     for outcome in result.outcomes:
         run = outcome.run
         extra: dict[str, Sequence[Any]] = {
@@ -77,9 +84,15 @@ def _columns(
         "forward": [1.0] * n,
         "backward": [0.0] * n,
         "weights": _weights(scores.weights, n),
+        "rgb_head": _verdicts(scores.heads.get("rgb"), n),
+        "skeleton_head": _verdicts(scores.heads.get("skeleton"), n),
         **extra,
     }
     return pa.table([columns[field.name] for field in SCHEMA], schema=SCHEMA)
+
+
+def _verdicts(right: Tensor | None, n: int) -> list[Any]:
+    return [None] * n if right is None else right.tolist()
 
 
 def _weights(weights: dict[str, Tensor], n: int) -> list[list[dict[str, Any]]]:

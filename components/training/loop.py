@@ -6,16 +6,15 @@ position. So a run that is killed and resumed ends with the same bits as one nev
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from components.attacks import Budget, ThreatModel, frozen
-from components.batch import Batch, logits_of
-from components.config.threat import TrainAttackSection
+from components.attacks import ThreatModel
+from components.batch import Batch
 from components.config.train import TrainSection
 from components.training import stacking
 from components.training.averaging import (
@@ -26,39 +25,18 @@ from components.training.averaging import (
 )
 from components.training.collapse import MAX_ROLLBACKS, collapsed, within_noise
 from components.training.layout import channels_last_video
-from components.training.methods import Method, method_of
 from components.training.parallel import has_unused, wrap
+from components.training.phases import Phase, TrainData, of_the_streams, of_the_weights
 from components.training.schedule import (
-    draw_cell,
     epoch_seed,
-    eps_factor,
-    lr_factor,
     seed_step,
 )
-from components.training.state import Position, TrainState, restore, snapshot
-from components.training.step import NonFiniteLoss, StepResult, TrainTarget, train_step
+from components.training.state import TrainState, restore, snapshot
+from components.training.step import NonFiniteLoss, TrainTarget, train_step
+from components.training.sums import as_sums, averages_of, gradient_norms, mean_norms, probe
 from components.training.validation import validate
 
 PROBE_EVERY = 16  # steps between looks at clean training accuracy, where the method has none
-
-
-class TrainData(Protocol):
-    """This worker's share of the clips."""
-
-    def steps(self) -> int:
-        """Optimiser steps of one epoch, the same on every worker."""
-
-    def train(self, epoch: int) -> Iterable[tuple[Batch, int]]:
-        """This worker's part of each global batch, and the clips of the whole global batch."""
-
-    def validation(self) -> Iterable[Batch]:
-        """This worker's part of the validation clips."""
-
-    def held_out_steps(self) -> int:
-        """Optimiser steps of one pass over all validation clips, the same on every worker."""
-
-    def held_out(self, epoch: int) -> Iterable[tuple[Batch, int]]:
-        """As `train`, of all validation clips, unchanged, in another order each epoch."""
 
 
 @dataclass(frozen=True)
@@ -119,11 +97,11 @@ def train_epochs(
         if held_out:
             if position.epoch == train.epochs:
                 stacking.begin(state)
-            phase = _of_the_weights(data, train, threat, position.epoch)
+            phase = of_the_weights(data, train, threat, position.epoch)
         else:
             if train.rollback and train.method != "natural":
                 before = snapshot(state)
-            phase = _of_the_streams(data, train, position, seed)
+            phase = of_the_streams(data, train, position, seed)
         stacking.choose_parameters(state.model, held_out)
         row = _epoch(state, model, phase, seed, worker, on_step, unused and not held_out)
         row["train_seconds"] = time.perf_counter() - started
@@ -143,64 +121,6 @@ def train_epochs(
         yield row
 
 
-@dataclass(frozen=True)
-class Phase:
-    """One epoch: which clips, attacked how, teach which parameters at which rate.
-
-    full: the budgets of this epoch; threat: those of a step
-    learning: modules are in training mode (dropout, batch statistics)
-    decay: of the averaged weights; 0 = they are the model's
-    """
-
-    method: Method
-    settings: TrainSection
-    batches: Iterable[tuple[Batch, int]]
-    steps: int
-    full: ThreatModel
-    threat: Callable[[int], ThreatModel]
-    lr: Callable[[int], float]
-    learning: bool
-    decay: float
-    probe: bool = False
-    attack_steps: int = 0
-
-
-def _of_the_streams(data: TrainData, train: TrainSection, position: Position, seed: int) -> Phase:
-    epoch, steps = position.epoch, data.steps()
-    full = training_threat(train.attack, eps_factor(epoch, train.epochs, train.ramp))
-    method = method_of(train.method)
-    return Phase(
-        method,
-        train,
-        data.train(epoch),
-        steps,
-        full,
-        threat=lambda step: full.cell(draw_cell(train.attack.modalities, seed, epoch, step)),
-        lr=lambda step: train.lr * lr_factor(train.schedule, (epoch + step / steps) / train.epochs),
-        learning=True,
-        decay=train.ema,
-        probe=train.method not in ("natural", "trades", "mart"),
-        attack_steps=method.attack_steps(train, position.boost),
-    )
-
-
-def _of_the_weights(data: TrainData, train: TrainSection, threat: ThreatModel, epoch: int) -> Phase:
-    steps, done = data.held_out_steps(), epoch - train.epochs
-    natural = train.method == "natural"
-    return Phase(
-        stacking.METHOD,
-        stacking.settings_of(train),
-        data.held_out(epoch),
-        steps,
-        ThreatModel() if natural else threat,
-        threat=lambda step: stacking.threat_of(threat, done * steps + step, natural),
-        lr=lambda step: stacking.lr((done + step / steps) / train.stack_epochs),
-        learning=False,
-        decay=0.0,
-        attack_steps=0 if natural else stacking.STEPS,
-    )
-
-
 def _epoch(
     state: TrainState,
     model: nn.Module,
@@ -214,13 +134,14 @@ def _epoch(
     target = TrainTarget(model, wrap(model, worker.device, unused), state.optimizer)
     model.train(phase.learning)
     sums = torch.zeros(6, dtype=torch.float64, device=worker.device)
+    norms = torch.zeros(3, dtype=torch.float64, device=worker.device)
     clips, started, lr = 0, time.perf_counter(), 0.0
     for step, (batch, global_clips) in enumerate(phase.batches):
         batch = _to_device(batch, worker.device)
         lr = _set_lr(state, phase.lr(step))
         seed_step(seed, epoch, step, worker.rank)
         if phase.probe and step % PROBE_EVERY == 0:
-            sums[4:6] += _probe(model, batch)
+            sums[4:6] += probe(model, batch)
         try:
             result = train_step(
                 target,
@@ -238,7 +159,9 @@ def _epoch(
         state.position.updates += 1
         if state.average is not None:
             update_average(state.average, state.model, phase.decay, state.position.updates)
-        sums += _as_sums(result, sums)
+        if phase.learning and step % PROBE_EVERY == 0:
+            norms += gradient_norms(state.model, norms)
+        sums += as_sums(result, sums)
         clips += global_clips
         if on_step is not None:
             passed = time.perf_counter() - started
@@ -255,15 +178,8 @@ def _epoch(
         "rgb_eps": phase.full.rgb.eps if phase.full.rgb else 0.0,
         "skeleton_eps": phase.full.skeleton.eps if phase.full.skeleton else 0.0,
         "steps": phase.attack_steps,
+        **mean_norms(sum_over_workers(norms).tolist()),
     }
-
-
-def training_threat(attack: TrainAttackSection, factor: float = 1.0) -> ThreatModel:
-    """The budgets of the training attack, Linf in both modalities."""
-    return ThreatModel(
-        rgb=Budget("Linf", attack.rgb_eps * factor),
-        skeleton=Budget("Linf", attack.skeleton_eps * factor),
-    )
 
 
 def _roll_back(state: TrainState, before: dict[str, Any], row: dict[str, Any]) -> bool:
@@ -312,31 +228,3 @@ def _to_device(batch: Batch, device: torch.device) -> Batch:
     batch = batch.to(device, non_blocking=True)
     # GPU convolutions in bf16 prefer it; on CPUs the small nets choose their own layout.
     return channels_last_video(batch) if device.type == "cuda" else batch
-
-
-@torch.no_grad()
-def _probe(model: nn.Module, batch: Batch) -> Tensor:
-    """(clips right without attack, clips) in one forward pass in evaluation mode."""
-    with frozen(model) as net:
-        logits = logits_of(net(batch.rgb, batch.skeleton, batch.present))
-    right = (logits.argmax(1) == batch.label).sum().double()
-    return torch.stack([right, torch.full_like(right, batch.size)])
-
-
-def _as_sums(result: StepResult, like: Tensor) -> Tensor:
-    """[loss, clips, robust right, robust seen, clean right, clean seen] without a host sync."""
-    counts = like.new_tensor([0, result.clips, 0, result.robust_seen, 0, result.clean_seen])
-    counts[0] += result.loss
-    counts[2] += result.robust
-    counts[4] += result.clean
-    return counts
-
-
-def averages_of(sums: list[float]) -> dict[str, float | None]:
-    """Loss and training accuracies from the six sums of an epoch; None where nothing was seen."""
-    loss, clips, robust, robust_seen, clean, clean_seen = sums
-    return {
-        "loss": loss / max(clips, 1.0),
-        "train_clean_acc": clean / clean_seen if clean_seen else None,
-        "train_robust_acc": robust / robust_seen if robust_seen else None,
-    }

@@ -10,7 +10,7 @@ from components.attacks import ThreatModel
 from components.batch import Batch
 from components.errors import UserError
 from components.evaluation.loop import cells_of
-from components.evaluation.validation import robust_counts
+from components.evaluation.streams import NAMES, health, stream_counts
 from components.training.averaging import sum_over_workers
 from components.training.methods import attackable
 
@@ -28,25 +28,26 @@ def validate(
 
     A clip counts in "worst" when it stands in every cell. `score` is what checkpoints go by:
     worst-case robust accuracy, and clean accuracy where that ties (`by_clean`, for natural
-    training: clean accuracy alone). Raises ValueError when no worker has a clip.
+    training: clean accuracy alone). What each stream does is in `val_rgb_acc_clean`, ... (see
+    `evaluation.streams.health`). Raises ValueError when no worker has a clip.
     """
     cells = cells_of(threat)
     with attackable(model):
-        counts = robust_counts(model, batches, threat, attack="pgd", seed=seed, steps=steps)
-    names = sorted(counts)
+        counts = stream_counts(model, batches, threat, steps=steps, seed=seed)
     device = next(model.parameters()).device
-    total = torch.tensor([counts[n] for n in names], dtype=torch.float64, device=device)
-    summed = dict(zip(names, sum_over_workers(total).tolist(), strict=True))
+    total = torch.tensor([counts[name] for name in NAMES], dtype=torch.float64, device=device)
+    summed = dict(zip(NAMES, sum_over_workers(total).tolist(), strict=True))
     clips = summed["clips"]
     if not clips:
         raise UserError("no validation clips; name some with data.val_subjects or data.val_setups")
-    clean = summed["clean"] / clips
-    # `robust_counts` lets a clip stand in "both" only if it stands in the other cells too.
-    worst = summed["both" if "both" in cells else cells[-1]] / clips
+    clean = summed["clean/fused"] / clips
+    # A clip stands in "both" only if it stands in the other cells too.
+    worst = summed["standing/both" if "both" in cells else f"standing/{cells[-1]}"] / clips
     return {
         "val_clips": int(clips),
         "val_clean_acc": clean,
-        **{f"val_robust_acc_{cell}": summed[cell] / clips for cell in cells},
+        **{f"val_robust_acc_{cell}": summed[f"standing/{cell}"] / clips for cell in cells},
         "val_robust_acc_worst": worst,
         "score": clean if by_clean else worst + 1e-4 * clean,
+        **{f"val_{name}": value for name, value in health(summed, cells).items()},
     }

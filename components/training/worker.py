@@ -26,10 +26,11 @@ from components.models import build_model
 from components.shards.storage import open_store
 from components.training.data import open_data
 from components.training.layout import channels_last
-from components.training.loop import Progress, WorkerContext, averages_of, train_epochs
+from components.training.loop import Progress, WorkerContext, train_epochs
 from components.training.memory import keep_freed_memory
 from components.training.state import TrainState, load_state, new_state, save_state
 from components.training.step import NonFiniteLoss
+from components.training.sums import averages_of
 
 STOP = "stop.json"
 LOOK_EVERY = 0.5  # seconds between progress messages

@@ -48,6 +48,17 @@ def random_layer(model, rgb, skeleton, present):
     return model(noisy, skeleton + 0.1 * torch.randn_like(skeleton), present)
 
 
+def dead_stream(model, rgb, skeleton, present):
+    output = model(torch.full_like(rgb, 0.5), skeleton, present)
+    return output._replace(logits=output.aux["skeleton"])
+
+
+def constant_weights(model, rgb, skeleton, present):
+    output = model(rgb, skeleton, present)
+    weights = torch.full_like(output.weights["logits"], 0.5)
+    return output._replace(weights={"logits": weights})
+
+
 def flags_of(model, clips, threat) -> dict[str, str]:
     summary = evaluate_model(model, clips, threat, SUITE).summary
     assert all(f["message"] for f in summary["flags"] if f["status"] != "pass")
@@ -66,6 +77,8 @@ FIRES = {
     detached: {"zero_gradients", "slopes"},
     softmax: {"softmax_output", "zero_gradients"},
     random_layer: {"random_output", "slopes", "iterative", "more_steps"},
+    dead_stream: {"stream_collapsed"},
+    constant_weights: {"attention_inert"},
 }
 
 

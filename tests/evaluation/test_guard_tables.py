@@ -145,7 +145,7 @@ def test_every_row_of_the_records(planted) -> None:
     rows = {}
     for row in table.to_pylist():
         rows.setdefault((row["cell"], row["attack"]), []).append(row)
-    assert set(rows) == {("clean", "clean"), *RUNS}
+    assert set(rows) == {("clean", "clean"), *RUNS, ("exchanged", "rgb"), ("exchanged", "skeleton")}
     breaks = {"a": A, "b": B, "c": C}
     for (cell, attack), (seen, broke) in RUNS.items():
         part = {int(row["clip_id"][1:]): row for row in rows[cell, attack]}

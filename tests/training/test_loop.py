@@ -10,8 +10,9 @@ from components.batch import Batch
 from components.checkpoint import CheckpointError, same_weights
 from components.training.collapse import collapsed, within_noise
 from components.training.layout import channels_last
-from components.training.loop import train_epochs, training_threat
+from components.training.loop import train_epochs
 from components.training.methods import METHODS
+from components.training.phases import training_threat
 from components.training.schedule import (
     draw_cell,
     epoch_seed,

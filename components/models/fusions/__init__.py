@@ -10,6 +10,7 @@ from components.models.fusions.fusion import Fusion, Streams
 from components.models.fusions.late import late
 from components.models.fusions.minsim import minsim
 from components.models.fusions.mmtm import mmtm
+from components.models.fusions.single import rgb_alone, skeleton_alone
 
 FUSIONS: dict[str, Callable[..., Fusion]] = {
     "late": late,
@@ -20,6 +21,8 @@ FUSIONS: dict[str, Callable[..., Fusion]] = {
     "minsim_exfmem": minsim_exfmem,
     "fim": fim,
     "amr": amr,
+    "rgb_alone": rgb_alone,
+    "skeleton_alone": skeleton_alone,
 }
 
 __all__ = ["FUSIONS", "Fusion", "Streams"]

@@ -21,6 +21,7 @@ from components.models.fusions.late import LateMerge
 from components.models.heads import LinearHeads, PrototypeHeads
 
 STATISTICS = 5  # values of `statistics` for each modality
+EVIDENCE = 4.0  # brings statistics, within [0, 1] and mostly close together, to about unit size
 TIME_PARTS = 2  # into which features are pooled unless `model.time_parts` is set
 # Least weight of a modality: next to nothing, but a weight of exactly 0 has no gradient, and an
 # attacker who sees no gradient of a stream only seems to be held off.
@@ -66,8 +67,8 @@ def amr(
 class Reweighter(nn.Module):
     """logits_k = sum_m w_m log p_mk, with p_m = softmax of head m and w = `ModalityAttention`.
 
-    What the weights go by are `statistics` of the two predictions, none of which names a class. At
-    the start both weights are 1/2: the mean of the log-probabilities.
+    What the weights go by are `statistics` of the two predictions, none of which names a class,
+    as 4 (e - 1/2). At the start both weights are 1/2: the mean of the log-probabilities.
     """
 
     def __init__(self) -> None:
@@ -83,7 +84,7 @@ class Reweighter(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Logits [B, K] of each -> logits [B, K], weights [B, 2]; the features are unused."""
         log_p = torch.stack([rgb_logits, skeleton_logits], -1).float().log_softmax(1)  # [B, K, 2]
-        weights = self.attention(statistics(log_p))
+        weights = self.attention(EVIDENCE * (statistics(log_p) - 0.5))
         return (weights.unsqueeze(1) * log_p).sum(-1), weights
 
 
