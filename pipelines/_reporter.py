@@ -126,8 +126,9 @@ class Reporter:
         if self.bar is None:
             return
         done = event["epoch"] - 1 + event["step"] / event["steps"]
+        self.bar.total = 100 * event["epochs"]
         self.bar.set_description_str(
-            f"{self.model} epoch {event['epoch']}/{self.config.train.epochs} step "
+            f"{self.model} epoch {event['epoch']}/{event['epochs']} step "
             f"{event['step']}/{event['steps']} loss {event['loss']:.3f} train clean "
             f"{_percent(event['train_clean_acc'])} robust {_percent(event['train_robust_acc'])} "
             f"{event['clips_per_s']:.1f} clips/s",
@@ -140,7 +141,7 @@ class Reporter:
         self.rows[row["epoch"]] = row
         self._write_history([self.rows[epoch] for epoch in sorted(self.rows)])
         self._line(
-            f"epoch {row['epoch']}/{self.config.train.epochs}  loss {row['loss']:.3f}  train clean "
+            f"epoch {row['epoch']}/{row['epochs']}  loss {row['loss']:.3f}  train clean "
             f"{_percent(row['train_clean_acc'])} robust {_percent(row['train_robust_acc'])}  val "
             f"clean {_percent(row['val_clean_acc'])} rgb {_percent(row['val_robust_acc_rgb'])} "
             f"skeleton {_percent(row['val_robust_acc_skeleton'])} both "

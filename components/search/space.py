@@ -30,6 +30,7 @@ NOT_SEARCHABLE = {
     "seed": "a lucky seed is no better parameter",
     "tune": "a search does not search itself",
     "train.epochs": "all trials have tune.epochs, or their scores could not be compared",
+    "train.stack_epochs": "trials train the streams alone",
     "train.val_steps": "validation is fixed by tune.val_steps",
     "train.val_clips": "every trial must be validated on the same clips",
 }
@@ -122,6 +123,7 @@ def trial_config(config: Config, values: Mapping[str, Any]) -> Config:
     tune = config.tune
     fixed = {
         "train.epochs": tune.epochs,
+        "train.stack_epochs": 0,  # streams are compared, at equal weights
         "train.val_steps": tune.val_steps,
         "train.val_clips": tune.val_clips,
         "ray.workers": tune.workers,

@@ -52,6 +52,7 @@ class Progress:
     """Rank 0's sums of the running epoch, read only when somebody looks."""
 
     epoch: int
+    epochs: int
     step: int
     steps: int
     sums: Tensor
@@ -103,7 +104,7 @@ def train_epochs(
                 before = snapshot(state)
             phase = of_the_streams(data, train, position, seed)
         stacking.choose_parameters(state.model, held_out)
-        row = _epoch(state, model, phase, seed, worker, on_step, unused and not held_out)
+        row = _epoch(state, model, phase, seed, worker, on_step, last, unused and not held_out)
         row["train_seconds"] = time.perf_counter() - started
         row["clips_per_s"] = row.pop("clips") / row["train_seconds"]
         row |= validate(
@@ -128,6 +129,7 @@ def _epoch(
     seed: int,
     worker: WorkerContext,
     on_step: OnStep | None,
+    epochs: int,
     unused: bool,
 ) -> dict[str, Any]:
     epoch = state.position.epoch
@@ -165,13 +167,14 @@ def _epoch(
         clips += global_clips
         if on_step is not None:
             passed = time.perf_counter() - started
-            on_step(Progress(epoch + 1, step + 1, phase.steps, sums, clips, passed))
+            on_step(Progress(epoch + 1, epochs, step + 1, phase.steps, sums, clips, passed))
     average_buffers(state.model)
     if state.average is not None:
         for mine, theirs in zip(state.average.buffers(), state.model.buffers(), strict=True):
             mine.copy_(theirs)
     return {
         "epoch": epoch + 1,
+        "epochs": epochs,
         **averages_of(sum_over_workers(sums).tolist()),
         "clips": clips,
         "lr": lr,

@@ -137,6 +137,7 @@ def _progress_reporter(channel: Any) -> Any:
             {
                 "kind": "step",
                 "epoch": progress.epoch,
+                "epochs": progress.epochs,
                 "step": progress.step,
                 "steps": progress.steps,
                 "clips_per_s": progress.clips / max(progress.seconds, 1e-9),
