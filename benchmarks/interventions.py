@@ -2,9 +2,9 @@
 
     python -m benchmarks interventions -- artifacts/utd_mhad amr-s0 [clips]
 
-Reads a trained run and the shards of an artifacts folder, and prints what each intervention costs on
-its test clips, with 95 % intervals. The ratio is the largest loss in points, jointly attacked or
-not: above 0 the weights do something.
+Reads a trained run and the shards of an artifacts folder, and prints what each intervention costs
+on its test clips, with 95 % intervals. The ratio is the largest loss in points, attacked or not:
+above 0 the weights do something.
 """
 
 from pathlib import Path

@@ -48,8 +48,9 @@ def intervene(
     mean = torch.cat([_weights(model, result.clips) for result in before])[:, 0].mean()
     with replaced(model, lambda own: torch.stack([mean, 1 - mean]).to(own).expand_as(own)):
         after = [_attack(model, batch, entries, threat, seed) for batch in batches]
-    right, shuffled, swapped = ({c: [] for c in CASES} for _ in range(3))
-    weight: dict[str, list[Tensor]] = {case: [] for case in CASES}
+    right, shuffled, swapped, weight = (
+        dict[str, list[Tensor]]((case, []) for case in CASES) for _ in range(4)
+    )
     for result in before:
         inputs = {"clean": result.clips} | {
             cell: result.clips._replace(rgb=worst.rgb, skeleton=worst.skeleton)
