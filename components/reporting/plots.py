@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from components.attacks import CELLS
 from components.reporting.read import Results
+from components.reporting.words import words_by_name
 
 # Okabe and Ito's palette: told apart by colour-blind readers and in print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#666666")
@@ -165,7 +166,9 @@ def modality_weights(results: Results) -> str | None:
     if not places:
         return None
     attacks = weights.get("attacked", {})
-    labels = ["clean", *(f"{a} · {c}" for a, cells in attacks.items() for c in cells)]
+    words = words_by_name([results.models[results.main]])
+    labels = [f"{words.get(a, a)} · {c}" for a, cells in attacks.items() for c in cells]
+    labels = ["clean", *labels]
     tables = [weights["clean"], *(t for cells in attacks.values() for t in cells.values())]
     with matplotlib.rc_context(STYLE):
         figure, axes = _figure(7.2, 0.7 + 0.19 * len(labels))
@@ -247,6 +250,7 @@ def _legend_right(axes: Axes) -> None:
 
 
 def _svg(figure: Figure) -> str:
+    """On nothing, so that the page's own paper shows, light or dark."""
     text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None})
+    figure.savefig(text, format="svg", metadata={"Date": None}, transparent=True)
     return text.getvalue()
