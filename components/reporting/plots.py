@@ -53,7 +53,7 @@ def overview(results: Results) -> str:
         axes.set_xticklabels(["clean", *(f"{c} attacked" for c in CELLS)])
         axes.grid(axis="x", visible=False)
         _percent_axis(axes)
-        _legend_right(axes)
+        _legend_above(axes)
         return _svg(figure)
 
 
@@ -79,7 +79,7 @@ def eps_curves(results: Results) -> str | None:
             axes.set_xlabel(UNITS[modality])
             _percent_axis(axes)
         row[-1].set_ylabel("")
-        _legend_right(row[-1])
+        _legend_above(row[0])
         return _svg(figure)
 
 
@@ -129,7 +129,7 @@ def per_class(results: Results) -> str | None:
         axes.grid(axis="y", visible=False)
         axes.plot([], [], "o", color=COLOURS[0], label="clean")
         axes.plot([], [], "o", color=COLOURS[1], label=f"{cell} attacked, worst case")
-        _legend_right(axes)
+        _legend_above(axes)
         return _svg(figure)
 
 
@@ -167,7 +167,8 @@ def modality_weights(results: Results) -> str | None:
         return None
     attacks = weights.get("attacked", {})
     words = words_by_name([results.models[results.main]])
-    labels = [f"{words.get(a, a)} · {c}" for a, cells in attacks.items() for c in cells]
+    short = {name: told.partition(",")[0] for name, told in words.items()}
+    labels = [f"{short.get(a, a)} · {c}" for a, cells in attacks.items() for c in cells]
     labels = ["clean", *labels]
     tables = [weights["clean"], *(t for cells in attacks.values() for t in cells.values())]
     with matplotlib.rc_context(STYLE):
@@ -187,7 +188,7 @@ def modality_weights(results: Results) -> str | None:
         axes.set_xlim(-0.02, 1.02)
         axes.set_xlabel("mean weight of the video (the skeleton has the rest); a dot per group")
         axes.grid(axis="y", visible=False)
-        _legend_right(axes)
+        _legend_above(axes)
         return _svg(figure)
 
 
@@ -245,8 +246,9 @@ def _percent_axis(axes: Axes) -> None:
     axes.set_ylabel("accuracy in %")
 
 
-def _legend_right(axes: Axes) -> None:
-    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8)
+def _legend_above(axes: Axes) -> None:
+    """At the left, where it is seen when a narrow window shows a part of the plot."""
+    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), fontsize=8, ncols=4, borderaxespad=0)
 
 
 def _svg(figure: Figure) -> str:

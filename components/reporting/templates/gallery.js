@@ -221,7 +221,8 @@
     if (!clean.right) {
       verdict.append(`. The clip shows ${label(own)}: wrong without any attack, so nothing attacks it.`);
     } else {
-      verdict.append(`. After ${attack} on ${where[state.cell]} it says `, says(hit), ". ");
+      const inside = attack.replace(/^[A-Z](?=[a-z])/, (letter) => letter.toLowerCase());
+      verdict.append(`. After ${inside}, on ${where[state.cell]} it says `, says(hit), ". ");
       verdict.append(element("b", hit.right ? "It stands." : "It is fooled.", hit.right ? "pass" : "fail"));
     }
     const answers = find("[data-told=answers]");
