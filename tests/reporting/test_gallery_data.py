@@ -80,6 +80,7 @@ def test_a_gallery_without_the_licence_shows_answers_alone(measured: Path) -> No
 
 def test_one_clip_is_a_page_of_its_own() -> None:
     html = render_clip(_shown(), title="my <clip>", labels=CLASSES, model="amr")
+    assert "drawn by a hash" not in html and "its own answer" in html
     assert "my &lt;clip&gt;" in html and "evaluate.allow_licensed_export" not in html
     data = _data(html)
     assert data["labelKnown"] is False and data["models"] == ["amr"] and len(data["clips"]) == 1
