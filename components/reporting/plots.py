@@ -212,9 +212,10 @@ def _dots(
         [x for x, _ in measured], values, yerr=[below, above], fmt="o", ms=5, lw=1.4,
         color=colour, label=label,
     )  # fmt: skip
-    for (x, _), value in zip(measured, values, strict=True):
+    for (x, found_here), value in zip(measured, values, strict=True):
+        top = (x, 100 * found_here["high"])  # beside the dot the next model's would be in the way
         axes.annotate(
-            f"{value:.0f}", (x, value), (5, 0), textcoords="offset points", fontsize=7, va="center"
+            f"{value:.0f}", top, (0, 2), textcoords="offset points", fontsize=7, ha="center"
         )
 
 

@@ -11,11 +11,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from components.evaluation.suite import SUITES, describe
 from components.reporting.paired import differences
 from components.reporting.read import ReportError, read_results
 from components.reporting.table import rows_of, terminal_table
 from components.reporting.verdicts import verdicts
-from components.reporting.words import threat_words
+from components.reporting.words import attack_words, duration, threat_words
 from pipelines import report
 from pipelines._stage import run_stage
 
@@ -67,6 +68,10 @@ def test_page_shows_the_evaluation_figures_and_loads_nothing(artifacts: Path) ->
     assert "no-skeleton" in text and "15 clips found, 12 accepted" in text
     assert "models:/amr/2" in text and "there is no champion yet" in text
     assert "this project's own design" in text
+    first_screen = text[: text.index("Look at an attack")]
+    assert "amr names the right action in" in first_screen
+    assert "What it holds against." in first_screen and "tries 2 attacks" in first_screen
+    assert "What it costs." in first_screen and "forward and" in first_screen
 
 
 def test_several_seeds_are_on_the_page_where_they_were_run(artifacts: Path) -> None:
@@ -329,3 +334,15 @@ def test_budget_is_put_in_words() -> None:
         "The skeleton is never touched.",
     ]
     assert threat_words({}) == []
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_every_attack_of_a_suite_has_words(suite: str) -> None:
+    for entry in describe(SUITES[suite]):
+        words = attack_words(entry)
+        assert words != entry["name"] and "{" not in words
+    assert attack_words({"name": "mine", "attack": "own", "parameters": {}}) == "mine"
+
+
+def test_durations_are_told_in_the_unit_that_fits() -> None:
+    assert [duration(s) for s in (40.2, 720, 12_600)] == ["40 s", "12 min", "3.5 h"]

@@ -53,12 +53,8 @@
       canvas.setAttribute("aria-hidden", "true");
       box.append(canvas);
       const clean = data.clips[clip].models[data.models[0]].clean;
-      frames(clean.video, clean.frames).then((found) => {
-        const middle = found[Math.floor(found.length / 2)];
-        canvas.width = middle.width;
-        canvas.height = middle.height;
-        canvas.getContext("2d").putImageData(middle, 0, 0);
-      });
+      frames(clean.video, clean.frames).then((found) =>
+        paint(canvas, found[Math.floor(found.length / 2)]));
     }
     box.append(element("span", label(data.clips[clip].label).replaceAll("/", "/\u200b")), element("span", "", "mark"));
   }
@@ -163,6 +159,12 @@
     }
   }
 
+  function paint(canvas, image) {
+    canvas.width = image.width;
+    canvas.height = image.height;
+    canvas.getContext("2d").putImageData(image, 0, 0);
+  }
+
   // ---- what is chosen
   async function refresh() {
     const turn = ++wanted, clean = outcomes().clean, hit = attacked(state.clip);
@@ -187,21 +189,14 @@
     root.dataset.drawn = [state.clip, state.model, state.attack, state.cell, state.view].join(" ");
   }
 
-  function paint(id, image) {
-    const canvas = find("#" + id), pen = canvas.getContext("2d");
-    canvas.width = image.width;
-    canvas.height = image.height;
-    pen.putImageData(image, 0, 0);
-  }
-
   function draw() {
     if (!shown) return;
     const { clean, body } = shown, step = Math.min(Math.floor(moment), body.steps - 1);
     const frame = Math.floor(step * clean.length / body.steps);
     const grey = new ImageData(clean[0].width, clean[0].height);
-    paint("clean", clean[frame]);
-    paint("attacked", (shown.attacked || clean)[frame]);
-    paint("added", shown.added ? shown.added[frame] : combined(grey, 0));
+    paint(find("#clean"), clean[frame]);
+    paint(find("#attacked"), (shown.attacked || clean)[frame]);
+    paint(find("#added"), shown.added ? shown.added[frame] : combined(grey, 0));
     const pen = find("#skeleton").getContext("2d"), style = getComputedStyle(root);
     pen.clearRect(0, 0, pen.canvas.width, pen.canvas.height);
     const still = style.getPropertyValue(body.after ? "--still" : "--main");
