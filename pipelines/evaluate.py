@@ -17,6 +17,7 @@ from components.evaluation.checks import SUBSET
 from components.evaluation.curves import check_factors, curves
 from components.evaluation.evaluate import Chunk, assemble, rank
 from components.evaluation.export import check_licence, export_adversarial
+from components.evaluation.gallery import CANDIDATES, Gallery, to_file_table
 from components.evaluation.job import (
     Piece,
     export_path,
@@ -108,7 +109,7 @@ def synthetic(stage: Stage, ids: Sequence[str]) -> bool:
 
 
 def plan(stage: Stage, name: str, clips: Clips) -> list[Piece]:
-    """The tasks of one model: chunks of clips, then the checks and the curves."""
+    """The tasks of one model: chunks of clips, then the checks, the curves, the gallery."""
     config, section = stage.config, stage.config.evaluate
     folder = stage.require(stage.artifacts / "train" / name / "best", "train")
     about = read_config(folder)
@@ -147,6 +148,9 @@ def plan(stage: Stage, name: str, clips: Clips) -> list[Piece]:
     if section.curve_clips:
         some = clips.rows[: section.curve_clips]
         pieces += [replace(base, kind="curves", rows=p) for p in split_evenly(some, CURVE_CLIPS)]
+    pictures = section.allow_licensed_export or synthetic(stage, clips.ids)
+    drawn = as_rows(clips.rows[:CANDIDATES])
+    pieces.append(replace(base, kind="gallery", rows=drawn, pictures=pictures))
     return [replace(piece, key=key_of(piece, facts)) for piece in pieces]
 
 
@@ -185,8 +189,10 @@ def working(stage: Stage, name: str) -> Path:
 def write_results(
     stage: Stage, name: str, clips: Clips, pieces: Sequence[Piece], paths: Sequence[Path]
 ) -> None:
-    """Join the pieces, in their order, to the records, the summary and the curves."""
-    found: dict[str, list[tuple[Any, Any]]] = {"suite": [], "checks": [], "curves": []}
+    """Join the pieces, in their order, to the records, the summary, the curves, the gallery."""
+    found: dict[str, list[tuple[Any, Any]]] = {
+        "suite": [], "checks": [], "curves": [], "gallery": []
+    }  # fmt: skip
     for piece, path in zip(pieces, paths, strict=True):
         found[piece.kind].append(read_piece(path))
     out = stage.artifacts / "evaluation"
@@ -225,6 +231,7 @@ def write_results(
         )
     records = pa.concat_tables([chunk.records for chunk in chunks])
     write_atomically(out / f"{name}.arrow", records.replace_schema_metadata(SCHEMA.metadata))
+    write_atomically(out / f"{name}_gallery.arrow", to_file_table(Gallery(*found["gallery"][0])))
     write_json(out / f"{name}_curves.json", curve)
     write_json(out / f"{name}.json", summary)
     shutil.rmtree(working(stage, name))

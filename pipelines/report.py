@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from components.files import write_text
+from components.reporting.gallery import gallery_data
 from components.reporting.page import build_page
 from components.reporting.paired import differences
 from components.reporting.read import Results, read_results
 from components.reporting.table import rows_of, terminal_table, to_csv
 from components.reporting.train_eps import train_eps_csv, train_eps_tables, with_others
+from components.reporting.words import labels_of, named_classes
 from components.sample.folder import MARKER
+from components.sources import get_source
 from mlflow_tracking.evaluation import log_report
+from mlflow_tracking.serving import class_names
 from pipelines._stage import ROOT, Stage, absolute, run_stage
 
 PACKAGES = ("torch", "ray", "mlflow", "dvc", "pyarrow", "av")
@@ -41,6 +45,7 @@ def write_report(stage: Stage) -> None:
         differences=differences(stage.artifacts, results),
         train_eps=tables,
         lineage=lineage(stage, results),
+        gallery=gallery_of_page(results),
     )
     write_text(folder / "robustness.csv", to_csv(rows_of(results)))
     if tables:
@@ -50,7 +55,25 @@ def write_report(stage: Stage) -> None:
 
 def results_of(stage: Stage) -> Results:
     """The runs that this recipe compares."""
-    return read_results(stage.artifacts, stage.config.compare, stage.config.seeds)
+    results = read_results(stage.artifacts, stage.config.compare, stage.config.seeds)
+    for variant, summary in results.models.items():
+        results.models[variant] = named_classes(summary, names_of(summary))
+    return results
+
+
+def names_of(summary: dict[str, Any]) -> dict[Any, str]:
+    """Names by action number, where the summary has numbers and says of which data set."""
+    numbers = [row["class"] for row in summary.get("per_class") or ()]
+    if "source" not in summary or not all(isinstance(number, int) for number in numbers):
+        return {}
+    return dict(zip(numbers, class_names(numbers, summary["source"]), strict=True))
+
+
+def gallery_of_page(results: Results) -> dict[str, Any]:
+    """The clips to look at, with class names and the unit of the joints."""
+    main = results.models[results.main]
+    unit = get_source(main["source"]).unit if "source" in main else "metres"
+    return gallery_data(results.galleries, labels_of(main), unit=unit)
 
 
 def show(stage: Stage) -> None:

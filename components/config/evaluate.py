@@ -22,7 +22,9 @@ class EvaluateSection(Section):
     )
     curve_clips: int = setting(16, "test clips behind the curves; 0 = no curves", ge=0)
     export: bool = setting(False, "export adversarial clips as Arrow")
-    allow_licensed_export: bool = setting(False, "also of clips that are not the synthetic sample")
+    allow_licensed_export: bool = setting(
+        False, "clips that are not the synthetic sample may be exported and shown on the page"
+    )
 
 
 @dataclass(frozen=True)

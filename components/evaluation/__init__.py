@@ -2,6 +2,7 @@
 
 from components.evaluation.evaluate import Evaluation, evaluate_model
 from components.evaluation.export import export_adversarial, read_adversarial, replay
+from components.evaluation.gallery import Gallery, gallery_of, read_gallery
 from components.evaluation.suite import SUITES, Entry
 from components.evaluation.validation import from_counts, robust_accuracy, robust_counts
 
@@ -9,10 +10,13 @@ __all__ = [
     "SUITES",
     "Entry",
     "Evaluation",
+    "Gallery",
     "evaluate_model",
     "export_adversarial",
     "from_counts",
+    "gallery_of",
     "read_adversarial",
+    "read_gallery",
     "replay",
     "robust_accuracy",
     "robust_counts",

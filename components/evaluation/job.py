@@ -26,6 +26,7 @@ from components.evaluation.checks import check_model
 from components.evaluation.curves import standing_grid
 from components.evaluation.evaluate import abilities, chunk_of
 from components.evaluation.export import to_table
+from components.evaluation.gallery import gallery_of, shown_of
 from components.evaluation.suite import describe, entries_of
 from components.fingerprint import code_fingerprint
 from components.shards import ShardSet
@@ -35,12 +36,13 @@ ASIDE = b"aside"  # metadata key of what a piece has to say besides its table
 
 @dataclass(frozen=True)
 class Piece:
-    """What one task does: run the suite on some clips, or the checks, or the curves.
+    """What one task does: run the suite on some clips, or the checks, the curves, the gallery.
 
     rows: rows of the shards; key: hash of all that the result depends on; see `key_of`
+    pictures: whether the gallery may keep video and joints
     """
 
-    kind: Literal["suite", "checks", "curves"]
+    kind: Literal["suite", "checks", "curves", "gallery"]
     checkpoint: str
     twin: str
     shards: str
@@ -55,6 +57,7 @@ class Piece:
     cuda: bool
     folder: str
     key: str = ""
+    pictures: bool = False
 
     @property
     def path(self) -> Path:
@@ -143,7 +146,15 @@ def _curves(piece: Piece, model: nn.Module, clips: Batch) -> dict[Path, pa.Table
     return {piece.path: _with_json(pa.table({}), grid)}
 
 
-_DO = {"suite": _suite, "checks": _checks, "curves": _curves}
+def _gallery(piece: Piece, model: nn.Module, clips: Batch) -> dict[Path, pa.Table]:
+    attacks = shown_of(entries_of(piece.suite))
+    found = gallery_of(
+        model, clips, attacks, piece.threat, seed=piece.seed, pictures=piece.pictures
+    )
+    return {piece.path: _with_json(found.rows, found.about)}
+
+
+_DO = {"suite": _suite, "checks": _checks, "curves": _curves, "gallery": _gallery}
 
 
 def export_path(path: Path) -> Path:

@@ -1,22 +1,20 @@
 """Puts figures, tables and plots into one HTML page that needs no other file."""
 
-import base64
-from importlib.resources import files
 from typing import Any
-
-from jinja2 import Environment, StrictUndefined
 
 from components.attacks import CELLS
 from components.reporting import plots
+from components.reporting.html import render
 from components.reporting.read import Results
 from components.reporting.seeds import COLUMNS, lines_of_seeds
-from components.reporting.table import attacks_of, interval, percent
+from components.reporting.table import attacks_of
+from components.reporting.words import (
+    CELL_WORDS,
+    duration,
+    threat_words,
+    words_by_name,
+)
 
-CELL_WORDS = {
-    "rgb": "the video alone is attacked",
-    "skeleton": "the skeleton alone is attacked",
-    "both": "video and skeleton are attacked together",
-}
 SHOWN_TRIALS = 6
 TELLING = 5  # trials with a score, below which importances and lines say nothing
 # Columns of the trials' table that the page tells otherwise, or not at all.
@@ -33,22 +31,13 @@ def build_page(
     differences: list[dict[str, Any]],
     train_eps: list[dict[str, Any]],
     lineage: dict[str, Any],
+    gallery: dict[str, Any],
 ) -> str:
-    """The page's HTML. `synthetic`: say at the top that nothing here was filmed."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters.update(
-        percent=percent,
-        interval=interval,
-        image=_image,
-        number=_number,
-        points=_points,
-        cell=_cell,
-        png=_png,
-        budget=_budget,
-    )
-    text = (files("components.reporting") / "page.html").read_text(encoding="utf-8")
+    """The page's HTML. `synthetic`: say at the top that nothing here was filmed; `gallery`: of
+    `gallery_data`, {} without clips."""
     main = results.models[results.main]
-    return environment.from_string(text).render(
+    return render(
+        "page.html",
         title=title,
         synthetic=synthetic,
         results=results,
@@ -57,6 +46,9 @@ def build_page(
         cell_words=CELL_WORDS,
         threat=threat_words(main.get("threat", {})),
         attacks=attacks_of(results),
+        attack_words=words_by_name(results.models.values()),
+        price=_price(results),
+        gallery=gallery,
         partial=_partial(results),
         best=_best(results),
         checks=_checks(results),
@@ -76,61 +68,31 @@ def build_page(
     )
 
 
-def threat_words(threat: dict[str, Any]) -> list[str]:
-    """The budgets in words and units, one sentence per modality."""
-    words = []
-    for name in ("rgb", "skeleton"):
-        budget = threat.get(name)
-        if not budget:
-            if threat:
-                words.append(f"The {_MODALITY[name]} is never touched.")
-            continue
-        eps, norm = float(budget["eps"]), budget["norm"]
-        if norm == "Linf":
-            least = f"each {_UNIT[name]} moves by at most "
+def _price(results: Results) -> list[str]:
+    """Sentences: what robustness costs in accuracy and in time."""
+    main = results.models[results.main]
+    told = []
+    clean = {m: s["clean_acc"]["value"] for m, s in results.models.items()}
+    known = {model: value for model, value in clean.items() if value is not None}
+    if len(known) > 1 and results.main in known:
+        best = max(known, key=lambda model: known[model])
+        less = 100 * (known[best] - known[results.main])
+        if best == results.main:
+            told.append("Clean, none of the models compared here is more often right.")
         else:
-            least = f"the whole change of the {_MODALITY[name]} has an L2 norm of at most "
-        words.append(f"{_MODALITY[name].capitalize()}: {least}{_size(name, eps, norm)}.")
-    return words
-
-
-_MODALITY = {"rgb": "video", "skeleton": "skeleton"}
-_UNIT = {"rgb": "colour value of each pixel", "skeleton": "coordinate of each joint"}
-
-
-def _size(name: str, eps: float, norm: str) -> str:
-    if name == "skeleton":
-        return f"{eps:.3g} m ({100 * eps:.3g} cm)"
-    return f"{255 * eps:.3g}/255 of the full range" if norm == "Linf" else f"{eps:.3g}"
-
-
-def _budget(eps: dict[str, float]) -> str:
-    """The form `8/255, 5 cm`, of Linf or L2 budgets alike."""
-    words = {"rgb": lambda e: f"{255 * e:.3g}/255", "skeleton": lambda e: f"{100 * e:.3g} cm"}
-    return ", ".join(words[name](value) for name, value in eps.items())
-
-
-def _image(svg: str) -> str:
-    """A data address of an SVG: every plot keeps its own names, apart from the page's."""
-    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
-
-
-def _png(data: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(data).decode()
-
-
-def _number(value: Any) -> str:
-    if isinstance(value, bool) or value is None:
-        return "–" if value is None else str(value)
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-    return str(value)
-
-
-def _points(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:+.1f}"
+            told.append(f"On clean clips {best} is right {less:.1f} points more often.")
+    training = results.training.get(results.main, {})
+    if training.get("seconds") and training.get("epochs"):
+        told.append(
+            f"Training took {duration(training['seconds'])} for {training['epochs']} epochs."
+        )
+    total = (main.get("cost") or {}).get("total")
+    if total:
+        told.append(
+            f"The attacks took {duration(total['seconds'])}: {total['forward']:,.0f} forward and "
+            f"{total['backward']:,.0f} backward passes of clips."
+        )
+    return told
 
 
 def _partial(results: Results) -> set[str]:
@@ -198,11 +160,3 @@ def _what(row: dict[str, str]) -> str:
     words = [word for name, word in notes.items() if row.get(name) == "True"]
     status = row.get("status", "completed")
     return ", ".join(words if status == "completed" else [*words, status])
-
-
-def _cell(text: str) -> str:
-    """A value of a CSV file, short: `0.0441237` becomes `0.0441`."""
-    try:
-        return text if text.isdigit() else f"{float(text):.4g}"
-    except ValueError:
-        return text

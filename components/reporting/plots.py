@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from components.attacks import CELLS
 from components.reporting.read import Results
+from components.reporting.words import words_by_name
 
 # Okabe and Ito's palette: told apart by colour-blind readers and in print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#666666")
@@ -52,7 +53,7 @@ def overview(results: Results) -> str:
         axes.set_xticklabels(["clean", *(f"{c} attacked" for c in CELLS)])
         axes.grid(axis="x", visible=False)
         _percent_axis(axes)
-        _legend_right(axes)
+        _legend_above(axes)
         return _svg(figure)
 
 
@@ -78,7 +79,7 @@ def eps_curves(results: Results) -> str | None:
             axes.set_xlabel(UNITS[modality])
             _percent_axis(axes)
         row[-1].set_ylabel("")
-        _legend_right(row[-1])
+        _legend_above(row[0])
         return _svg(figure)
 
 
@@ -128,7 +129,7 @@ def per_class(results: Results) -> str | None:
         axes.grid(axis="y", visible=False)
         axes.plot([], [], "o", color=COLOURS[0], label="clean")
         axes.plot([], [], "o", color=COLOURS[1], label=f"{cell} attacked, worst case")
-        _legend_right(axes)
+        _legend_above(axes)
         return _svg(figure)
 
 
@@ -165,7 +166,10 @@ def modality_weights(results: Results) -> str | None:
     if not places:
         return None
     attacks = weights.get("attacked", {})
-    labels = ["clean", *(f"{a} · {c}" for a, cells in attacks.items() for c in cells)]
+    words = words_by_name([results.models[results.main]])
+    short = {name: told.partition(",")[0] for name, told in words.items()}
+    labels = [f"{short.get(a, a)} · {c}" for a, cells in attacks.items() for c in cells]
+    labels = ["clean", *labels]
     tables = [weights["clean"], *(t for cells in attacks.values() for t in cells.values())]
     with matplotlib.rc_context(STYLE):
         figure, axes = _figure(7.2, 0.7 + 0.19 * len(labels))
@@ -184,7 +188,7 @@ def modality_weights(results: Results) -> str | None:
         axes.set_xlim(-0.02, 1.02)
         axes.set_xlabel("mean weight of the video (the skeleton has the rest); a dot per group")
         axes.grid(axis="y", visible=False)
-        _legend_right(axes)
+        _legend_above(axes)
         return _svg(figure)
 
 
@@ -208,9 +212,10 @@ def _dots(
         [x for x, _ in measured], values, yerr=[below, above], fmt="o", ms=5, lw=1.4,
         color=colour, label=label,
     )  # fmt: skip
-    for (x, _), value in zip(measured, values, strict=True):
+    for (x, found_here), value in zip(measured, values, strict=True):
+        top = (x, 100 * found_here["high"])  # beside the dot the next model's would be in the way
         axes.annotate(
-            f"{value:.0f}", (x, value), (5, 0), textcoords="offset points", fontsize=7, va="center"
+            f"{value:.0f}", top, (0, 2), textcoords="offset points", fontsize=7, ha="center"
         )
 
 
@@ -242,11 +247,13 @@ def _percent_axis(axes: Axes) -> None:
     axes.set_ylabel("accuracy in %")
 
 
-def _legend_right(axes: Axes) -> None:
-    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8)
+def _legend_above(axes: Axes) -> None:
+    """At the left, where it is seen when a narrow window shows a part of the plot."""
+    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), fontsize=8, ncols=4, borderaxespad=0)
 
 
 def _svg(figure: Figure) -> str:
+    """On nothing, so that the page's own paper shows, light or dark."""
     text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None})
+    figure.savefig(text, format="svg", metadata={"Date": None}, transparent=True)
     return text.getvalue()

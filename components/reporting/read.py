@@ -11,6 +11,7 @@ import yaml
 
 from components.errors import UserError
 from components.evaluation.comparable import differences_in_terms
+from components.evaluation.gallery import Gallery, read_gallery
 from components.reporting.seeds import summarise_seeds
 
 
@@ -26,6 +27,7 @@ class Results:
     main:     the variant that the headline is about
     runs:     every comparable evaluation, by run
     curves, history, training: of the same run as in `models`, by variant
+    galleries: clips before and after attacks, of the same run, by variant
     trials:   rows of `tune/trials.csv`; best: `tune/best.yaml`; search: `tune/tune.json`
     seeds:    means, spread and paired differences over seeds, where there are several
     pictures: the search's plots, PNG bytes by name
@@ -39,6 +41,7 @@ class Results:
     curves: dict[str, dict[str, Any]] = field(default_factory=dict)
     history: dict[str, list[dict[str, str]]] = field(default_factory=dict)
     training: dict[str, dict[str, Any]] = field(default_factory=dict)
+    galleries: dict[str, Gallery] = field(default_factory=dict)
     trials: list[dict[str, str]] = field(default_factory=list)
     best: dict[str, Any] = field(default_factory=dict)
     search: dict[str, Any] = field(default_factory=dict)
@@ -94,6 +97,11 @@ def read_results(
         train = artifacts / "train" / run
         stage = f"train variant={variant} seed={body['seed']}"
         results.curves[variant] = _optional_json(folder / f"{run}_curves.json", "evaluate", notes)
+        shown = folder / f"{run}_gallery.arrow"
+        if shown.is_file():
+            results.galleries[variant] = read_gallery(shown)
+        else:
+            notes.append(_missing(shown, f"evaluate variant={variant} seed={body['seed']}"))
         results.history[variant] = _optional_csv(train / "history.csv", stage, notes)
         results.training[variant] = _optional_json(train / "metrics.json", stage, notes)
     results.trials = _optional_csv(artifacts / "tune" / "trials.csv", "tune", notes)

@@ -1,6 +1,7 @@
 """`dvc.yaml` names real modules, and a change of any file makes the right stages stale."""
 
 import ast
+import contextlib
 import shutil
 import subprocess
 import sys
@@ -85,7 +86,9 @@ def committed(tmp_path_factory):
         command = [Path(sys.executable).with_name("dvc"), *words]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-    return folder
+    # DVC looks for outputs in the working folder first, where a user's own artifacts may lie.
+    with contextlib.chdir(folder):
+        yield folder
 
 
 def _outs(stage):

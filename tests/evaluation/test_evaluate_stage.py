@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from components.checkpoint import load_model, save_checkpoint
-from components.evaluation import replay
+from components.evaluation import read_gallery, replay
 from components.evaluation.job import read_piece, write_atomically
 from components.models import build_model
 from components.shards.index import seal
@@ -120,6 +120,13 @@ def test_workers_and_a_kill_change_no_byte(artifacts, tmp_path):
     curves = json.loads((one / "evaluation" / "amr-s0_curves.json").read_text())
     assert curves["train_eps"] == {"rgb": 0.01, "skeleton": 0.02} and curves["clips"] == 16
     assert not (one / "partial" / "evaluation" / "amr-s0").exists()
+    gallery = read_gallery(one / "evaluation" / "amr-s0_gallery.arrow")
+    assert len(set(gallery.rows["clip_id"].to_pylist())) == 16
+    # These clips are not the synthetic sample, and nobody has said that copies are allowed.
+    assert not gallery.about["pictures"]
+    assert (
+        gallery.rows["video"].null_count == gallery.rows["joints"].null_count == len(gallery.rows)
+    )
 
     two = tmp_path / "two"
     words = command(artifacts, two, "ray.tasks=2")
@@ -144,7 +151,7 @@ def test_workers_and_a_kill_change_no_byte(artifacts, tmp_path):
     run(words)
     again = json.loads((two / "evaluation" / "amr-s0.json").read_text())
     assert again["cost"]["total"]["seconds"] > 1e6
-    for name in ("amr-s0.arrow", "amr-s0_curves.json"):
+    for name in ("amr-s0.arrow", "amr-s0_curves.json", "amr-s0_gallery.arrow"):
         first, second = ((d / "evaluation" / name).read_bytes() for d in (one, two))
         assert first == second
     assert {k: v for k, v in again.items() if k != "cost"} == {
@@ -166,6 +173,9 @@ def test_export_replays_the_worst_case(artifacts, tmp_path):
     model, _ = load_model(artifacts / "train" / "amr-s0" / "best")
     summary = json.loads((out / "evaluation" / "amr-s0.json").read_text())
     assert replay(model, out / "evaluation" / "amr-s0_adversarial.arrow") == summary["worst"]
+    gallery = read_gallery(out / "evaluation" / "amr-s0_gallery.arrow")
+    clean = [row for row in gallery.rows.to_pylist() if row["cell"] == "clean"]
+    assert gallery.about["pictures"] and all(row["video"] and row["joints"] for row in clean)
 
 
 @pytest.mark.parametrize(

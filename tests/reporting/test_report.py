@@ -6,112 +6,21 @@ import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
-import torch
 
-from components.attacks import Budget, ThreatModel
-from components.batch import Batch
-from components.evaluation.curves import curves, standing_grid
-from components.evaluation.evaluate import evaluate_model
-from components.models import build_model
-from components.reporting.page import threat_words
+from components.evaluation.suite import SUITES, describe
 from components.reporting.paired import differences
 from components.reporting.read import ReportError, read_results
 from components.reporting.table import rows_of, terminal_table
 from components.reporting.verdicts import verdicts
+from components.reporting.words import attack_words, duration, threat_words
 from pipelines import report
 from pipelines._stage import run_stage
 
-CLASSES = ["drink <water>", "throw", "punch & slap"]
-EPS = [0.0, 0.5, 1.0]
-MODEL = {
-    "rgb": "small_video",
-    "skeleton": "small_skeleton",
-    "fusion_stages": (),
-    "width": 0.25,
-    "dropout": 0.0,
-    "amr": {"distil": 1.0},
-    "num_classes": len(CLASSES),
-}
-
-
-def _clips(count: int = 12) -> Batch:
-    draw = torch.Generator().manual_seed(3)
-    return Batch(
-        torch.rand(count, 3, 4, 16, 16, generator=draw),
-        torch.randn(count, 3, 8, 25, 2, generator=draw),
-        torch.ones(count, 8, 2, dtype=torch.bool),
-        torch.arange(count) % len(CLASSES),
-        tuple(f"S001C001P{i + 1:03d}R001A001" for i in range(count)),
-    )
-
-
-@pytest.fixture(scope="session")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Evaluation files as the evaluate stage writes them, for two models."""
-    folder = tmp_path_factory.mktemp("measured") / "evaluation"
-    folder.mkdir()
-    threat = ThreatModel(rgb=Budget("Linf", 8 / 255, 0.0, 1.0), skeleton=Budget("Linf", 0.05))
-    clips = _clips()
-    for fusion in ("concat", "amr"):
-        torch.manual_seed(1)
-        model = build_model({**MODEL, "fusion": fusion}).eval()
-        with torch.no_grad():
-            label = model(clips.rgb, clips.skeleton, clips.present).logits.argmax(1)
-        label[::4] = (label[::4] + 1) % len(CLASSES)  # some clips are wrong on clean input
-        batch = clips._replace(label=label)
-        found = evaluate_model(model, batch, threat, "thin", name=fusion, classes=CLASSES)
-        about = {"recipe": "sample", "variant": fusion, "seed": 0}
-        (folder / f"{fusion}-s0.json").write_text(json.dumps({**found.summary, **about}))
-        with pa.OSFile(str(folder / f"{fusion}-s0.arrow"), "wb") as out:
-            with pa.ipc.new_file(out, found.records.schema) as writer:
-                writer.write_table(found.records)
-        grid = standing_grid(model, batch, threat, EPS, seed=0)
-        body = curves([grid], batch.size, threat, EPS, {"run": f"{fusion}-s0"})
-        (folder / f"{fusion}-s0_curves.json").write_text(json.dumps(body))
-    return folder
-
-
-@pytest.fixture
-def artifacts(measured: Path, tmp_path: Path) -> Path:
-    """A whole artifacts folder; each test may change its own."""
-    folder = tmp_path / "artifacts"
-    shutil.copytree(measured, folder / "evaluation")
-    for model in ("amr", "concat"):
-        train = folder / "train" / f"{model}-s0"
-        train.mkdir(parents=True)
-        (train / "history.csv").write_text(
-            "epoch,loss,val_clean_acc,val_robust_acc_worst\n1,2.5,0.2,0.1\n2,1.5,0.5,0.3\n"
-        )
-        (train / "metrics.json").write_text('{"epochs": 2}')
-    (folder / "tune").mkdir()
-    (folder / "tune" / "trials.csv").write_text(
-        "number,key,robust_acc,finalist_robust_acc,train.lr\n"
-        "0,aa,0.1,,0.01\n1,bb,0.4,0.2,0.00223344\n2,cc,,,0.5\n3,dd,0.5,0.1,0.3\n"
-    )
-    (folder / "tune" / "tune.json").write_text('{"by_status": {"completed": 4}, "ended": "trials"}')
-    (folder / "tune" / "pareto.png").write_bytes(b"picture")
-    (folder / "tune" / "best.yaml").write_text("train.lr: 0.002\n")
-    (folder / "index.json").write_text(
-        json.dumps(
-            {
-                "source": "ntu", "found": 15, "accepted": 12, "rejected": {"no-skeleton": 3},
-                "flags": {"gap": 1}, "protocol": "xsub60", "train": 5, "val": 3, "test": 4,
-                "classes": 3,
-            }
-        )
-    )  # fmt: skip
-    (folder / "registered.json").write_text(
-        json.dumps(
-            {
-                "variant": "amr", "name": "amr", "version": 2, "alias": "champion",
-                "decision": "promoted", "reasons": ["there is no champion yet"],
-            }
-        )
-    )  # fmt: skip
-    return folder
+EPS = [0.0, 0.5, 1.0]  # as in conftest.py
 
 
 def _run(artifacts: Path, *words: str) -> int:
@@ -134,7 +43,7 @@ class _Links(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         keys = dict(attrs)
         self.loads += [v for k in ("src", "srcset") if (v := keys.get(k))]
-        if tag == "link" or (tag == "script"):
+        if tag == "link":
             self.loads.append(keys.get("href") or tag)
 
     def handle_data(self, data: str) -> None:
@@ -159,6 +68,10 @@ def test_page_shows_the_evaluation_figures_and_loads_nothing(artifacts: Path) ->
     assert "no-skeleton" in text and "15 clips found, 12 accepted" in text
     assert "models:/amr/2" in text and "there is no champion yet" in text
     assert "this project's own design" in text
+    first_screen = text[: text.index("Look at an attack")]
+    assert "amr names the right action in" in first_screen
+    assert "What it holds against." in first_screen and "tries 2 attacks" in first_screen
+    assert "What it costs." in first_screen and "forward and" in first_screen
 
 
 def test_several_seeds_are_on_the_page_where_they_were_run(artifacts: Path) -> None:
@@ -246,6 +159,28 @@ def test_training_eps_against_test_eps_over_several_runs(
     path.unlink()
     assert _run(artifacts, compare) == 2
     assert "holds no curves" in capsys.readouterr().err
+
+
+def test_classes_are_told_by_name_where_the_data_set_has_names(artifacts: Path) -> None:
+    for path in (artifacts / "evaluation").glob("*-s0.json"):
+        body = json.loads(path.read_text())
+        for row, action in zip(body["per_class"], (1, 7, 50), strict=True):
+            row["class"] = action
+        path.write_text(json.dumps({**body, "source": "ntu"}))
+    assert _run(artifacts) == 0
+    html = (artifacts / "report" / "index.html").read_text(encoding="utf-8")
+    assert gallery_of_page(html)["labels"] == [
+        "drink water",
+        "throw",
+        "punching/slapping other person",
+    ]
+
+
+def gallery_of_page(html: str) -> dict[str, Any]:
+    """The data that the page's script draws."""
+    found = re.search(r'<script type="application/json" id="gallery-data">(.*?)</script>', html)
+    assert found
+    return json.loads(found[1])
 
 
 def test_class_names_are_escaped(artifacts: Path) -> None:
@@ -360,7 +295,9 @@ def test_models_tested_on_other_clips_are_not_compared(artifacts: Path) -> None:
     table = pa.ipc.open_file(path.read_bytes()).read_all()  # no map: the file is written again
     with pa.OSFile(str(path), "wb") as out:
         with pa.ipc.new_file(out, table.schema) as writer:
-            writer.write_table(table.filter(pa.compute.not_equal(table["clip_id"], _clips()[4][0])))
+            writer.write_table(
+                table.filter(pa.compute.not_equal(table["clip_id"], table["clip_id"][0]))
+            )
     results = read_results(artifacts)
     assert differences(artifacts, results) == []
     assert "different clips" in results.notes[-1]
@@ -397,3 +334,15 @@ def test_budget_is_put_in_words() -> None:
         "The skeleton is never touched.",
     ]
     assert threat_words({}) == []
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_every_attack_of_a_suite_has_words(suite: str) -> None:
+    for entry in describe(SUITES[suite]):
+        words = attack_words(entry)
+        assert words != entry["name"] and "{" not in words
+    assert attack_words({"name": "mine", "attack": "own", "parameters": {}}) == "mine"
+
+
+def test_durations_are_told_in_the_unit_that_fits() -> None:
+    assert [duration(s) for s in (40.2, 720, 12_600)] == ["40 s", "12 min", "3.5 h"]
