@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from components.attacks import CELLS
+from components.attacks import CELLS, MODALITIES
 from components.reporting import plots
 from components.reporting.html import render
 from components.reporting.read import Results
@@ -16,6 +16,7 @@ from components.reporting.words import (
 )
 
 SHOWN_TRIALS = 6
+ATTACK = "pgd20"  # under which heads are shown alone: every suite has it
 TELLING = 5  # trials with a score, below which importances and lines say nothing
 # Columns of the trials' table that the page tells otherwise, or not at all.
 HIDDEN = (
@@ -52,6 +53,8 @@ def build_page(
         partial=_partial(results),
         best=_best(results),
         checks=_checks(results),
+        streams=_streams(results),
+        streams_attack=words_by_name(results.models.values()).get(ATTACK, ATTACK),
         differences=differences,
         seeds=lines_of_seeds(results.seeds) if results.seeds else [],
         seeds_columns=COLUMNS,
@@ -93,6 +96,32 @@ def _price(results: Results) -> list[str]:
             f"{total['backward']:,.0f} backward passes of clips."
         )
     return told
+
+
+def _streams(results: Results) -> dict[str, list[dict[str, Any]]]:
+    """By model six figures, video and then skeleton: the head alone on clean clips and under the
+    joint attack, and what exchanging the stream costs; {} where not known."""
+    table = {}
+    for model, summary in results.models.items():
+        told = summary.get("streams") or {}
+        heads = told.get("heads", {})
+        if not told:
+            continue
+        attacked = heads.get(ATTACK, {}).get(CELLS[-1], {})
+        table[model] = [
+            figure
+            for m in MODALITIES
+            for figure in (
+                heads.get("clean", {}).get(m, {}),
+                attacked.get(m, {}),
+                _lost(told.get("reliance", {}).get(m)),
+            )
+        ]
+    return table
+
+
+def _lost(reliance: dict[str, Any] | None) -> dict[str, Any]:
+    return {} if reliance is None else {"lost": -reliance["value"]}
 
 
 def _partial(results: Results) -> set[str]:
