@@ -31,9 +31,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
             "amr doctor",
             ("--json", "--params"),
         ),
-        Command(
-            "recipe", "list the recipes, or fill params.yaml from one", "amr recipe ntu60", ()
-        ),
+        Command("recipe", "list the recipes, or fill params.yaml from one", "amr recipe ntu60", ()),
         Command("sample", "write the bundled synthetic data set", "amr sample"),
         Command(
             "inspect",

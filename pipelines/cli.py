@@ -55,9 +55,7 @@ def _help() -> int:
         for command in commands:
             print(f"  {command.name:<11} {command.does}")
             print(f"  {'':<11}   {command.example}")
-    print(
-        "\n`amr COMMAND --help` has the options of a command and all settings; docs/cli.md has more."
-    )
+    print("\n`amr COMMAND --help` has a command's options and all settings; docs/cli.md has more.")
     return 0
 
 
