@@ -108,7 +108,7 @@ def _text(facts: Facts) -> Iterator[str]:
     yield (
         f"Classifies {len(facts.classes)} human actions from a short video and the skeletons of "
         f"the people in it: {model.get('rgb')} and {model.get('skeleton')}, joined by "
-        f"`{model.get('fusion')}`, trained with `{facts.method}` so as to keep working when an "
+        f"`{model.get('fusion')}`, trained with the method `{facts.method}`, measured while an "
         "adversary perturbs pixels, joints, or both."
     )
     if facts.synthetic:
@@ -159,7 +159,7 @@ def _text(facts: Facts) -> Iterator[str]:
     yield ""
     yield "Raw clips, cropped and sampled as in training: `amr predict CLIPS --model FOLDER`."
     yield from _section("Limits")
-    yield "- Robust within these budgets and against these attacks; a stronger attack may find more."
+    yield "- Robust within these budgets, against these attacks; a stronger attack may find more."
     yield "- Other cameras, occlusion, patches or new classes were not measured."
     yield "- Not for decisions about persons, or where a wrong class does harm."
     yield from _section("Licence")

@@ -37,7 +37,8 @@ def ended_politely(name: str, work: Callable[[], int]) -> int:
         print(f"{name}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"\n{name}: stopped", file=sys.stderr)
+        after = "\n" if sys.stderr.isatty() else ""  # behind the terminal's own ^C
+        print(f"{after}{name}: stopped", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # The interpreter flushes once more on its way out, which must not fail again.

@@ -5,8 +5,7 @@ can run code (PyTorch's own warning), so this module reads nothing but what it h
 """
 
 import json
-import os
-import warnings
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -58,16 +57,13 @@ def export_program(model: nn.Module, clips: Batch, path: Path, about: Mapping[st
     program = torch.export.export(wrapped, made_up, dynamic_shapes=(any_number,) * 3)
     body = json.dumps({"inputs": shapes, "output": "logits", **about}, indent=1)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a format that PyTorch may still change
-            torch.export.save(program, temporary, extra_files={ABOUT: body})
-            loaded = torch.export.load(temporary).module()
+    # Under its own name, which the archive keeps inside, but elsewhere until it is checked.
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as place:
+        written = Path(place) / path.name
+        torch.export.save(program, written, extra_files={ABOUT: body})
+        loaded = torch.export.load(written).module()
         worst = _largest_difference(wrapped, loaded, clips)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        written.replace(path)
     return worst
 
 

@@ -1,4 +1,4 @@
-"""`amr export FOLDER`: a trained run as the Hugging Face Hub takes it, and as a torch.export program.
+"""`amr export FOLDER`: a trained run for the Hugging Face Hub, and as a torch.export program.
 
 The folder holds weights without pickles, their configuration, what is needed to read raw clips, and
 a card with the measured figures. Nothing is uploaded: that is the user's to decide.
@@ -69,14 +69,19 @@ def _export(args: argparse.Namespace) -> int:
             "run `python -m pipelines.evaluate` first"
         )
     shards = ShardSet.open(stage.shards, cache_gb=stage.config.shard.cache_gb, verify=False)
+    if summary.get("shards_fingerprint", shards.fingerprint) != shards.fingerprint:
+        raise StageError(
+            f"{stage.config.run} was evaluated on other shards than {stage.shards}; "
+            "run `python -m pipelines.evaluate` first"
+        )
     facts = _facts(stage, shards, config, summary)
     if program is not None:
         batch = _test_clips(stage, shards, config, args.clips)
         about = {"classes": facts.classes, "actions": config["classes"], "unit": shards.unit}
         worst = export_program(model, batch, program, about)
         print(
-            f"{program}: loaded again, {batch.size} test clips give the same classes; logits differ "
-            f"by {worst:.1e} at most"
+            f"{program}: loaded again, {batch.size} test clips give the same classes, logits "
+            f"differ by {worst:.1e} at most"
         )
     write_folder(folder, checkpoint, shards, summary, render(facts))
     print(f"{folder}: {', '.join(sorted(OWN))}")
@@ -127,7 +132,6 @@ def write_folder(
 def _facts(
     stage: Stage, shards: ShardSet, config: dict[str, Any], summary: dict[str, Any]
 ) -> Facts:
-    training = read_json(stage.artifacts / "train" / stage.config.run / "metrics.json")
     return Facts(
         name=f"{stage.config.recipe}-{stage.config.run}",
         model=config["model"],
@@ -135,7 +139,7 @@ def _facts(
         data=describe(stage.config.data, shards, select_split(shards, stage.config.data)),
         synthetic=is_synthetic(stage.data) or stage.config.recipe == "sample",
         summary=summary,
-        method=str(training.get("method", stage.config.train.method)),
+        method=str(config.get("train", {}).get("method", "unknown")),
         commit=lineage.git(ROOT, "rev-parse", "HEAD"),
     )
 
