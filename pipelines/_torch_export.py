@@ -55,6 +55,8 @@ def export_program(model: nn.Module, clips: Batch, path: Path, about: Mapping[st
     )
     any_number = {0: torch.export.Dim("clips", min=1, max=MOST)}
     program = torch.export.export(wrapped, made_up, dynamic_shapes=(any_number,) * 3)
+    for node in program.graph.nodes:  # where the code lies on this machine is nobody's business
+        node.meta.pop("stack_trace", None)
     body = json.dumps({"inputs": shapes, "output": "logits", **about}, indent=1)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Under its own name, which the archive keeps inside, but elsewhere until it is checked.

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -43,6 +44,26 @@ def amr(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "pipelines", *map(str, words)],
         cwd=ROOT, capture_output=True, text=True, env=os.environ | environment, timeout=300,
     )  # fmt: skip
+
+
+def in_terminal(command: list[str], typed: str = "", **environment: str) -> str:
+    """What a terminal shows of a command and of what is typed into it."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        env=os.environ | {"TERM": "xterm"} | environment,
+    )  # fmt: skip
+    os.close(theirs)
+    os.write(ours, typed.encode())
+    shown = b""
+    try:
+        while block := os.read(ours, 4096):
+            shown += block
+    except OSError:  # how Linux says that nobody has the other end any more
+        assert process.wait(60) is not None
+    finally:
+        os.close(ours)
+    return shown.decode(errors="replace")
 
 
 def write_clips(folder: Path) -> Path:
