@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -68,16 +69,16 @@ def test_an_unknown_command_names_the_nearest() -> None:
     assert "no command 'evalute'; did you mean 'evaluate'?" in done.stderr
 
 
-@pytest.mark.parametrize("words", [["train.epohcs=2"], ["--help"], ["--nothing"]])
+@pytest.mark.parametrize("words", [["index.chek=full"], ["--help"], ["--nothing"]])
 def test_a_stage_runs_as_its_module_does(words: list[str]) -> None:
     module = subprocess.run(
-        [sys.executable, "-m", "pipelines.train", *words], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-m", "pipelines.index", *words], cwd=ROOT, capture_output=True, text=True
     )
-    done = amr("train", *words)
+    done = amr("index", *words)
     assert (done.returncode, done.stdout, done.stderr) == (
         module.returncode, module.stdout, module.stderr,
     )  # fmt: skip
-    assert "train.epochs" in done.stdout + done.stderr or words == ["--nothing"]
+    assert "index.check" in done.stdout + done.stderr or words == ["--nothing"]
 
 
 def test_a_stage_does_its_work(tmp_path: Path) -> None:
@@ -166,11 +167,10 @@ def test_a_shell_completes(shell: str, typed: str, becomes: str, on_path: str) -
         pytest.skip(f"{shell} is not installed")
     command, start = SHELLS[shell]
     # Tab, then to the line's start and end: what stands there is echoed.
-    keys = f"{start}{typed}\t\x01echo [\x05]\nexit\n"
+    keys = f"{start}{typed}\t\x01echo BECAME: \x05:END\nexit\n"
     shown = in_terminal(command, keys, PATH=on_path, PS1="$ ", HISTFILE="")
-    lines = [line.replace("\x1b[J", "") for line in shown.splitlines()]
-    (echoed,) = [line for line in lines if line.startswith("[ ")]
-    assert echoed.strip("[]").strip().removesuffix("/") == becomes
+    echoed = re.findall(r"BECAME: (amr[^\x1b\r\n]*):END", shown)
+    assert {text.strip().removesuffix("/") for text in echoed} == {becomes}, shown
 
 
 def test_colours_are_for_terminals_that_want_them() -> None:
