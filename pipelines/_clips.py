@@ -1,12 +1,13 @@
 """From what a user names, a clip or its files, to the clip as the data set's adapter finds it."""
 
+import os
 from pathlib import Path
 
-from components.config.load import nearest
 from components.errors import UserError
 from components.sources.base import Found, Source
 
-EXAMPLES = 5  # names shown when none is near
+EXAMPLES = 3  # names shown when none is near
+LIKE = 8  # letters that a name and a slip of it share: setup and camera
 
 
 def find_clip(named: str, source: Source, data: Path) -> tuple[Path, Found]:
@@ -26,9 +27,7 @@ def find_clip(named: str, source: Source, data: Path) -> tuple[Path, Found]:
     for found in clips.values():
         if named.upper() == str(found.clip) or named in _file_names(found):
             return data, found
-    names = list(clips)
-    shown = nearest(named, names) if len(names) <= EXAMPLES else _near(named, names)
-    raise UserError(f"no clip {named!r} in {data}{shown}")
+    raise UserError(f"no clip {named!r} in {data}{_near(named, list(clips))}")
 
 
 def of_file(path: Path, source: Source, data: Path) -> tuple[Path, Found]:
@@ -67,8 +66,9 @@ def _file_names(found: Found) -> set[str]:
 
 
 def _near(named: str, names: list[str]) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(named.upper(), names, n=1, cutoff=0.4)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
+    """A hint for a name among thousands: the one that begins most like it, and a few more."""
+    wanted = named.upper()
+    near = max(names, key=lambda name: len(os.path.commonprefix([wanted, name])), default="")
+    likely = len(os.path.commonprefix([wanted, near])) >= LIKE
+    hint = f"; did you mean {near!r}?" if likely else "."
     return f"{hint} There are {len(names)}, such as {', '.join(names[:EXAMPLES])}"

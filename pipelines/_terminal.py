@@ -3,9 +3,11 @@
 Imports nothing heavy: `amr --help` must answer at once.
 """
 
+import contextlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TextIO
 
 INTERRUPTED = 130  # 128 + SIGINT, what shells report of a command that Ctrl-C ended
@@ -45,3 +47,15 @@ def ended_politely(name: str, work: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return status
+
+
+@contextlib.contextmanager
+def picture_errors(path: Path) -> Iterator[None]:
+    """UserError for a picture that cannot be written: no such folder, no such format."""
+    from components.errors import UserError
+
+    try:
+        yield
+    except (OSError, ValueError) as error:  # matplotlib knows formats by the name's ending
+        said = getattr(error, "strerror", None) or error
+        raise UserError(f"{path} cannot be written: {said}; name a .png file") from error

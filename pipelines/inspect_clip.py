@@ -13,13 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from components.config import load_config
-from components.errors import UserError
 from components.ntu.skeleton import Rejected
 from components.sources import get_source
 from pipelines._clips import find_clip
 from pipelines._look import Seen, see
 from pipelines._stage import ROOT, Stage
-from pipelines._terminal import ended_politely, painted
+from pipelines._terminal import ended_politely, painted, picture_errors
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -42,10 +41,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.png:
         from pipelines._clip_picture import draw  # matplotlib takes a second
 
-        try:
+        with picture_errors(args.png):
             draw(seen, args.png)
-        except OSError as error:
-            raise UserError(f"{args.png} cannot be written: {error.strerror or error}") from error
         print(f"picture    {args.png}")
     return 0 if seen.fault is None else 1
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from components.address import local_path
 from components.config import Config, load_config
 from components.errors import UserError
 from components.shards import ShardSet
@@ -23,7 +24,7 @@ from mlflow_tracking.serving import SETTINGS, Predictor
 from pipelines._clips import find_clip
 from pipelines._predictions import Job, Prediction, classify
 from pipelines._stage import ROOT, Stage, StageError, absolute, setup_logging
-from pipelines._terminal import ended_politely
+from pipelines._terminal import ended_politely, picture_errors
 
 FORMATS = ("text", "csv", "json")
 COLUMNS = (
@@ -87,7 +88,8 @@ def _predict(args: argparse.Namespace) -> int:
         raise UserError(one.error)
     if args.picture:
         assert one.prepared is not None
-        draw(one.prepared.clip, one.answer, args.picture)
+        with picture_errors(args.picture):
+            draw(one.prepared.clip, one.answer, args.picture)
     if form == "json":
         print(json.dumps(_body(one), indent=2))
     elif form == "csv":
@@ -140,7 +142,9 @@ def open_model(config: Config, model: str) -> Predictor:
     Of a registered version only weights and settings are fetched: the code is this project's.
     """
     if model and "models:/" not in model:
-        folder = absolute(model)
+        # Typed into a shell, so the shell's folder counts; else the project's, as in settings.
+        folder = local_path(model, Path.cwd())
+        folder = folder if folder.is_dir() else absolute(model)
         if (folder / SETTINGS).is_file():
             return Predictor.load(folder, folder / SETTINGS)
         shards = Stage("predict", config).shards

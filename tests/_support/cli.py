@@ -68,7 +68,7 @@ def in_terminal(command: list[str], typed: str = "", **environment: str) -> str:
 
 def write_clips(folder: Path) -> Path:
     """A small sample with all planted faults, as `amr sample` writes it."""
-    style = Style(seed=0, width=96, height=64, frames=(8, 10), skeleton_noise=0.01, subjects=4)
+    style = Style(seed=0, width=96, height=64, frames=(24, 30), skeleton_noise=0.01, subjects=4)
     write_sample(folder, style, 4, workers=1)
     return folder
 
