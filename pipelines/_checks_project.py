@@ -1,0 +1,234 @@
+"""What `amr doctor` looks at of the project: recipe, data, DVC, the MLflow store, Ray, git."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pipelines._findings import OK, PROBLEM, WARN, Finding, Place
+
+ROOT = Path(__file__).resolve().parent.parent
+ASK_SECONDS = 3.0  # for a server's or a database's answer
+GIT_SECONDS = 20.0
+DVC_SECONDS = 60.0
+SHARED_MEMORY = 1e9  # bytes of /dev/shm below which Ray puts its objects on the disk
+RESERVE = 1.2  # free space wanted, as a multiple of what the shards will take
+
+
+def git(place: Place) -> Iterator[Finding]:
+    """Whether results can name the commit that made them."""
+    head = _run(["git", "rev-parse", "--short=12", "HEAD"], place.root, GIT_SECONDS)
+    if head is None or head.returncode:
+        fix = "work in a clone, so that every number names the commit that made it"
+        yield Finding("git", WARN, f"{place.root} has no commit", fix)
+        return
+    changed = _run(["git", "status", "--porcelain", "-uno"], place.root, GIT_SECONDS)
+    names = changed.stdout.splitlines() if changed is not None else []
+    commit = head.stdout.strip()
+    # Settings are recorded key by key, and DVC's own files are its business.
+    code = [n for n in names if n[3:] not in ("params.yaml", "dvc.lock", "data.dvc")]
+    if code:
+        fix = "commit them before a run that should be had again"
+        yield Finding("git", WARN, f"at {commit}, {len(code)} tracked files are changed", fix)
+    else:
+        yield Finding("git", OK, f"at {commit}, no tracked code is changed")
+
+
+def recipe(place: Place) -> Iterator[Finding]:
+    """Whether params.yaml can be read and is what its recipe would give today."""
+    from components.config.load import read_yaml
+    from components.config.recipes import COMPOSED, compose, recipes_folder, state
+
+    config, params = place.config, Path(place.params)
+    composed = str(read_yaml(params).get(COMPOSED, ""))
+    found = f"{config.recipe}, protocol {config.data.protocol}, results in {config.paths.artifacts}"
+    now = state(compose(recipes_folder(params), config.recipe))
+    if composed.partition("@")[0] == config.recipe and composed != now:
+        fix = f"amr recipe {config.recipe} (it writes params.yaml anew; edits there are lost)"
+        yield Finding("recipe", WARN, f"{found}; the recipe has changed since", fix)
+    else:
+        yield Finding("recipe", OK, found)
+
+
+def data(place: Place) -> Iterator[Finding]:
+    """Which clips of the recipe's data set are there, by the names of their files."""
+    from components.address import local_path
+    from components.shards.manifest import manifest_table
+    from components.sources import get_source
+    from components.sources.ingest import Look, missing_twin
+    from pipelines.index import summarise
+
+    config = place.config
+    source, folder = get_source(config.data.source), local_path(config.paths.data, place.root)
+    if not folder.is_dir():
+        if config.recipe == "sample":
+            text = f"{folder} is not there yet"
+            yield Finding(
+                "data", WARN, text, "amr demo writes the sample there; so does amr sample"
+            )
+        else:
+            fix = f"link the data set there: ln -s /where/it/is {folder}; or set paths.data"
+            yield Finding("data", PROBLEM, f"{folder} is not there", fix)
+        return
+    listing = source.find(folder)
+    example = f"expected files such as {source.example}"
+    if not listing.clips:
+        yield Finding("data", PROBLEM, f"{folder} holds no clip of {source.name}", example)
+        return
+    looks = [missing_twin(clip) or Look(clip) for clip in listing.clips]
+    body = summarise(manifest_table(looks), config.data, source.name, listing.strangers)
+    found = f"{body['found']} clips of {source.name} in {folder}"
+    if "official_clips" in body:
+        found += f" ({body['official_clips']['found']} of {body['official_clips']['all']} official)"
+    if "error" in body:
+        fix = "choose a protocol that fits (data.protocol), or add the missing clips"
+        yield Finding("data", PROBLEM, f"{found}; {body['error']}", fix)
+        return
+    found += f"; {body['train']} train, {body['val']} val, {body['test']} test"
+    lacking = [f"{count} {reason}" for reason, count in body["rejected"].items()]
+    if listing.strangers:
+        lacking.append(f"{len(listing.strangers)} files with odd names ({listing.strangers[0]})")
+    if lacking:
+        fix = "amr index lists them in the manifest; download again what is missing"
+        yield Finding("data", WARN, f"{found}; {', '.join(lacking)}", fix)
+    else:
+        yield Finding("data", OK, found)
+    yield from _room_for_shards(place, body["accepted"])
+
+
+def _room_for_shards(place: Place, clips: int) -> Iterator[Finding]:
+    """The largest that the shards will be, against the free space, while there are none."""
+    from components.address import local_path
+
+    shard = place.config.shard
+    folder = local_path(place.config.paths.artifacts, place.root)
+    if "://" in shard.uri or (folder / "shards" / "shards.json").is_file():
+        return
+    while not folder.exists():
+        folder = folder.parent
+    need = clips * shard.frames * shard.size**2 * 3.0
+    free = shutil.disk_usage(folder).free
+    if need * RESERVE > free:
+        text = f"shards take up to {need / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"
+        yield Finding("data", PROBLEM, text, "set paths.artifacts or shard.uri to a larger disk")
+
+
+def dvc(place: Place) -> Iterator[Finding]:
+    """Which stages `dvc repro` would run; asked only where DVC knows the data already."""
+    version = metadata.version("dvc")
+    if not (place.root / ".dvc").is_dir():
+        yield Finding("DVC", PROBLEM, f"{version}; {place.root} is no DVC project", "dvc init")
+        return
+    if not (place.root / "dvc.lock").is_file():
+        # To know whether data changed, DVC would read all of it.
+        yield Finding(
+            "DVC", OK, f"{version}; nothing has been run yet, `dvc repro` runs all stages"
+        )
+        return
+    done = _run([sys.executable, "-m", "dvc", "status", "--json"], place.root, DVC_SECONDS)
+    if done is None:
+        text = f"{version}; `dvc status` had no answer after {DVC_SECONDS:g} s"
+        fix = "let `dvc status` run to its end once: it reads new data to know its hash"
+        yield Finding("DVC", WARN, text, fix)
+    elif done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip()).splitlines() or ["no message"]
+        yield Finding("DVC", WARN, f"{version}; {said[-1]}", "run `dvc status` and read all of it")
+    else:
+        stale = sorted(name.rpartition(":")[2] for name in json.loads(done.stdout))
+        some = ", ".join(stale[:4]) + (" ..." if len(stale) > 4 else "")
+        found = f"`dvc repro` would run {some}" if stale else "all stages are up to date"
+        yield Finding("DVC", OK, f"{version}; {found}")
+
+
+def mlflow(place: Place) -> Iterator[Finding]:
+    """Whether the tracking store answers, and whether runs wait to be sent to it."""
+    from components.address import local_path, parse_address, probe
+    from mlflow_tracking.outbox import FOLDER, Outbox
+    from mlflow_tracking.store import tracking_uri
+
+    address = parse_address(tracking_uri(place.config.tracking, place.root), "tracking")
+    found = f"{metadata.version('mlflow')}, {address.masked}"
+    reason = probe(address, ASK_SECONDS)
+    if not reason and address.scheme == "sqlite":
+        reason = _sqlite_fault(Path(address.path))
+    elif not reason and address.scheme in ("http", "https"):
+        reason = _server_fault(address.uri)
+    if reason:
+        fix = "start the server, or correct tracking.uri or MLFLOW_TRACKING_URI (docs/mlflow.md)"
+        yield Finding("MLflow", PROBLEM, f"{found}: {reason}", fix)
+    elif address.scheme == "sqlite" and not Path(address.path).exists():
+        yield Finding("MLflow", OK, f"{found} (made on first use)")
+    else:
+        yield Finding("MLflow", OK, f"{found} answers")
+    outbox = local_path(place.config.paths.artifacts, place.root) / FOLDER
+    waiting = sum(1 for run in outbox.glob("*/run.json") if Outbox(run.parent).pending())
+    if waiting:
+        fix = "amr sync (not while a stage is running: it sends by itself)"
+        yield Finding("MLflow", WARN, f"{waiting} runs are not sent to the store yet", fix)
+
+
+def _sqlite_fault(path: Path) -> str:
+    """Why the file is no store of MLflow's; "" for one, and for a file that is not there yet."""
+    import sqlite3
+    from contextlib import closing
+
+    if not path.exists():
+        return ""
+    try:
+        uri = f"{path.absolute().as_uri()}?mode=ro"
+        with closing(sqlite3.connect(uri, uri=True, timeout=ASK_SECONDS)) as database:
+            database.execute("select count(*) from experiments").fetchone()
+    except sqlite3.Error as error:
+        return f"no store of MLflow's ({error})"
+    return ""
+
+
+def _server_fault(uri: str) -> str:
+    import requests
+
+    from components.address import masked
+
+    try:
+        answer = requests.get(f"{uri.rstrip('/')}/health", timeout=ASK_SECONDS)
+    except requests.RequestException as error:
+        return masked(str(error))
+    if answer.status_code in (401, 403):
+        return "the server asks for a login (MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD)"
+    return "" if answer.ok else f"what answers is no MLflow server (status {answer.status_code})"
+
+
+def ray(place: Place) -> Iterator[Finding]:
+    """Ray's version, and whether the cluster of the settings answers."""
+    from components.address import parse_address, probe
+
+    version = metadata.version("ray")
+    given = (place.config.ray.address or os.environ.get("RAY_ADDRESS", "")).strip()
+    local = given in ("", "local", "auto") or given.startswith(("http://", "https://"))
+    if not local:
+        address = parse_address(given, "cluster")
+        if reason := probe(address, ASK_SECONDS):
+            fix = "start it (`ray start --head`), or correct ray.address or RAY_ADDRESS"
+            yield Finding("Ray", PROBLEM, f"{version}; {address.masked}: {reason}", fix)
+        else:
+            yield Finding("Ray", OK, f"{version}; a cluster answers at {address.masked}")
+        return
+    memory = Path("/dev/shm")
+    if memory.is_dir() and (size := shutil.disk_usage(memory).total) < SHARED_MEMORY:
+        text = f"{version}; /dev/shm has {size / 1e6:.0f} MB, so Ray's objects go to the disk"
+        yield Finding("Ray", WARN, text, "start the container with --shm-size=2g or more")
+        return
+    where = "the cluster of this machine" if given == "auto" else "a Ray of its own for each stage"
+    yield Finding("Ray", OK, f"{version}; {where}")
+
+
+def _run(words: list[str], folder: Path, seconds: float) -> Any:
+    """The finished process; None where there is no such program or no answer in time."""
+    try:
+        return subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=seconds)
+    except (OSError, subprocess.TimeoutExpired):
+        return None

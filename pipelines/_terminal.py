@@ -1,0 +1,61 @@
+"""How the command-line tools print and end: colour on terminals alone, one line for what is wrong.
+
+Imports nothing heavy: `amr --help` must answer at once.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TextIO
+
+INTERRUPTED = 130  # 128 + SIGINT, what shells report of a command that Ctrl-C ended
+STYLES = {"bold": "1", "green": "32", "yellow": "33", "red": "31"}
+
+
+def painted(text: str, style: str, stream: TextIO | None = None) -> str:
+    """`text` in a style of STYLES where `stream` (standard output) is a terminal that wants it.
+
+    NO_COLOR (no-color.org) and TERM=dumb switch colours off.
+    """
+    stream = stream or sys.stdout
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return text if plain or not stream.isatty() else f"\033[{STYLES[style]}m{text}\033[0m"
+
+
+def ended_politely(name: str, work: Callable[[], int]) -> int:
+    """The exit status of `work()`, with the three ways in which users end it told in one line.
+
+    A UserError is theirs to mend (status 2); Ctrl-C is no fault (130); a reader that has gone, as
+    in `amr inspect CLIP | head -3`, is none either. Other exceptions keep their traceback.
+    """
+    from components.errors import UserError
+
+    try:
+        status = work()
+        sys.stdout.flush()
+    except UserError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        after = "\n" if sys.stderr.isatty() else ""  # behind the terminal's own ^C
+        print(f"{after}{name}: stopped", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The interpreter flushes once more on its way out, which must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status
+
+
+@contextlib.contextmanager
+def picture_errors(path: Path) -> Iterator[None]:
+    """UserError for a picture that cannot be written: no such folder, no such format."""
+    from components.errors import UserError
+
+    try:
+        yield
+    except (OSError, ValueError) as error:  # matplotlib knows formats by the name's ending
+        said = getattr(error, "strerror", None) or error
+        raise UserError(f"{path} cannot be written: {said}; name a .png file") from error
