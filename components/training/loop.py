@@ -8,7 +8,7 @@ position. So a run that is killed and resumed ends with the same bits as one nev
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -94,8 +94,6 @@ def train_epochs(
     Raises NonFiniteLoss with the clips of the step.
     """
     model = state.model
-    if train.compile:
-        model = cast(nn.Module, torch.compile(model))
     unused = False
     if world_size() > 1 and state.position.epoch < train.epochs:
         first, _ = next(iter(data.train(state.position.epoch)))
@@ -226,7 +224,7 @@ def _advance(state: TrainState, row: dict[str, Any], natural: bool) -> None:
 
 
 def _set_lr(state: TrainState, train: TrainSection, done: float) -> float:
-    lr = train.lr * lr_factor(train.schedule, done)
+    lr = train.lr * lr_factor(done)
     for group in state.optimizer.param_groups:
         group["lr"] = lr
     return lr
