@@ -24,9 +24,13 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     parts = CODE.split(markdown)
     for i in range(0, len(parts), 2):
         text = LINK.sub(lambda found: _link(found, folder), parts[i])
-        text = DISPLAY.sub(lambda found: convert(found[1].strip(), display="block"), text)
+        text = DISPLAY.sub(lambda found: _block(found[1]), text)
         parts[i] = INLINE.sub(lambda found: convert(" ".join(found[1].split())), text)
     return "".join(parts)
+
+
+def _block(latex: str) -> str:
+    return f'<div style="margin: 1em 0">{convert(latex.strip(), display="block")}</div>'
 
 
 def _link(found: re.Match[str], folder: Path) -> str:

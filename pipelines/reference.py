@@ -62,14 +62,14 @@ def _section(section: Any, prefix: str, heading: str) -> Iterator[str]:
     own = [f for f in fields(section) if not is_dataclass(getattr(section, f.name))]
     yield f"\n{heading}\n\n{_paragraph(type(section))}"
     if own:
-        yield "\n| setting | type | default | unit | bounds | meaning |\n|---|---|---|---|---|---|"
+        yield "\n| setting | default | meaning | type | unit | bounds |\n|---|---|---|---|---|---|"
     for f in own:
         said, value = f.metadata, getattr(section, f.name)
         bounds = ", ".join(f"{SIGNS[name]} {b:g}" for name, b in said["bounds"].items())
         kind = ", ".join(said["choices"]) or _kind(hints[f.name])
         shown = "a mapping, see params.yaml" if isinstance(value, dict) and value else None
         default = shown or f"`{as_text(value)}`"
-        cells = (f"`{prefix}{f.name}`", kind, default, said["unit"], bounds, said["meaning"])
+        cells = (f"`{prefix}{f.name}`", default, said["meaning"], kind, said["unit"], bounds)
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
     for f in fields(section):
         inner = getattr(section, f.name)
