@@ -13,14 +13,6 @@ class AmrSection(Section):
     weights: Literal["attention", "mean"] = setting(
         "attention", "how the two predictions are joined: weighed clip by clip, or not"
     )
-    temperature: float = setting(1.0, "of the softmax over the modalities", gt=0)
-    floor: float = setting(0.4, "least weight of a modality's prediction", ge=0, lt=0.5)
-    doubt: float = setting(
-        0.0, "assumed probability that a head is wrong; bounds its veto", ge=0, lt=1
-    )
-    video_bias: float = setting(
-        0.0, "added to the video's weight outside training", gt=-0.5, lt=0.5
-    )
     distil: float = setting(
         1.0, "factor of the loss by which the joint prediction teaches the heads", ge=0
     )

@@ -4,8 +4,13 @@ A setting goes when nobody turns it (its value is a constant beside the code tha
 another says the same, or when it lost its comparisons (docs/research/amr-log.md).
 """
 
+FITTED = "AMR's weights are fitted on held-out clips, without a constant"
 REMOVED = {
     "evaluate.curve_eps": "the curves' points are FACTORS in components/evaluation/curves.py",
+    "model.amr.doubt": FITTED,
+    "model.amr.floor": FITTED,
+    "model.amr.temperature": FITTED,
+    "model.amr.video_bias": FITTED,
     "model.centre": "skeletons are centred on the mean of the body's joints",
     "model.dropout": "dropout is 0.3, and an argument of build_model",
     "model.view_rotation": "skeletons keep their direction; it is an argument of build_model",
@@ -26,6 +31,7 @@ REMOVED = {
     "train.awp": "adversarial weight perturbation lost its comparison",
     "train.beta": "TRADES and MART weigh their robust term by 6",
     "train.compile": "no measured gain; compile a model of your own with torch.compile",
+    "train.eps_warmup": "use train.ramp, a share of the epochs",
     "train.grad_clip": "gradients are clipped to a norm of 1",
     "train.label_smoothing": "labels are not smoothed",
     "train.schedule": "the learning rate goes through one cycle",

@@ -28,7 +28,12 @@ class TrainSection(Section):
     val_clips: int = setting(
         48, "validation clips attacked, by training, trials and finalists alike; 0 = all", ge=0
     )
-    eps_warmup: int = setting(0, "epochs over which eps grows to its full size", ge=0)
+    ramp: float = setting(
+        0.6, "share of the epochs over which eps grows to its full size", ge=0, le=1
+    )
+    stack_epochs: int = setting(
+        16, "passes over the validation clips that then fit the fusion's weights", ge=0
+    )
     rollback: bool = setting(True, "roll back when catastrophic overfitting shows")
 
     def __post_init__(self) -> None:

@@ -58,7 +58,7 @@ class TuneSection(Section):
     space: dict[str, Distribution] = setting(
         {
             "train.attack.skeleton_eps": Uniform(low=0.03, high=0.07),
-            "model.amr.temperature": Uniform(low=0.5, high=4.0, log=True),
+            "model.amr.distil": Uniform(low=0.25, high=4.0, log=True),
         },
         "what is searched, by dotted name: uniform, int, choice or ratio (docs/search.md)",
     )

@@ -101,6 +101,11 @@ class TwoStream(nn.Module):
         aux = {name: one for name, one in single.items() if one is not None and self.show_aux}
         return ModelOutput(logits, aux, weights, features)
 
+    def stacked(self) -> list[nn.Parameter]:
+        """Parameters that are fitted on held-out clips once the streams are trained; often none."""
+        own = getattr(self.merge, "stacked", None)
+        return [] if own is None else own()
+
     def regulariser(self, output: ModelOutput) -> Tensor:
         """Extra training loss of the fusion (scalar), added to the loss of the logits [B, K]."""
         total = output.logits.new_zeros((), dtype=torch.float32)

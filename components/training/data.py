@@ -22,6 +22,7 @@ from components.errors import UserError
 from components.shards import ShardSet
 
 VALIDATION_BATCH = 64
+STACK_BATCH = 32  # clips of one step on the held-out clips, over all workers
 PREFETCH = 2
 
 
@@ -30,7 +31,8 @@ class ShardData:
     """The clips of worker `rank` of `world`; see `loop.TrainData`."""
 
     dataset: ClipDataset
-    held_out: ClipDataset
+    validated: ClipDataset
+    stacked: ClipDataset
     batch_size: int
     seed: int
     rank: int = 0
@@ -48,25 +50,31 @@ class ShardData:
 
     def train(self, epoch: int) -> Iterator[tuple[Batch, int]]:
         """This worker's part of each global batch, loaded ahead, and the global batch's size."""
+        return self._pass_over(self.dataset, self.batch_size, epoch)
+
+    def held_out_steps(self) -> int:
+        """Optimiser steps of one pass over all validation clips."""
+        return -(-len(self.stacked) // min(STACK_BATCH, len(self.stacked)))
+
+    def held_out(self, epoch: int) -> Iterator[tuple[Batch, int]]:
+        """As `train`, of all validation clips, which are not augmented."""
+        return self._pass_over(self.stacked, STACK_BATCH, epoch)
+
+    def _pass_over(
+        self, clips: ClipDataset, batch_size: int, epoch: int
+    ) -> Iterator[tuple[Batch, int]]:
         batches = epoch_batches(
-            len(self.dataset),
-            self.batch_size,
-            seed=self.seed,
-            epoch=epoch,
-            rank=self.rank,
-            world=self.world,
+            len(clips), batch_size, seed=self.seed, epoch=epoch, rank=self.rank, world=self.world
         )
-        loader = BatchLoader(
-            self.dataset, batches, epoch=epoch, device=self.device, prefetch=PREFETCH
-        )
+        loader = BatchLoader(clips, batches, epoch=epoch, device=self.device, prefetch=PREFETCH)
         for batch in loader:
-            yield batch, self.global_size
+            yield batch, min(batch_size, len(clips))
 
     def validation(self) -> Iterator[Batch]:
         """This worker's validation clips, unchanged, always in the same order."""
         yield from BatchLoader(
-            self.held_out,
-            fixed_batches(len(self.held_out), VALIDATION_BATCH),
+            self.validated,
+            fixed_batches(len(self.validated), VALIDATION_BATCH),
             device=self.device,
             prefetch=PREFETCH,
         )
@@ -99,7 +107,16 @@ def open_data(
     )
     train = make(split.train, augment=Ranges() if config.train.augment else None, seed=config.seed)
     mine = validation_rows(split.val, config.train.val_clips, config.seed)[rank::world]
-    data = ShardData(train, make(mine), config.train.batch_size, config.seed, rank, world, device)
+    data = ShardData(
+        train,
+        make(mine),
+        make(split.val),
+        config.train.batch_size,
+        config.seed,
+        rank,
+        world,
+        device,
+    )
     return data, split.classes
 
 

@@ -17,6 +17,7 @@ from components.attacks import Budget, ThreatModel, frozen
 from components.batch import Batch, logits_of
 from components.config.threat import TrainAttackSection
 from components.config.train import TrainSection
+from components.training import stacking
 from components.training.averaging import (
     average_buffers,
     sum_over_workers,
@@ -25,7 +26,7 @@ from components.training.averaging import (
 )
 from components.training.collapse import MAX_ROLLBACKS, collapsed, within_noise
 from components.training.layout import channels_last_video
-from components.training.methods import METHODS
+from components.training.methods import Method, method_of
 from components.training.parallel import has_unused, wrap
 from components.training.schedule import (
     draw_cell,
@@ -34,7 +35,7 @@ from components.training.schedule import (
     lr_factor,
     seed_step,
 )
-from components.training.state import TrainState, restore, snapshot
+from components.training.state import Position, TrainState, restore, snapshot
 from components.training.step import NonFiniteLoss, StepResult, TrainTarget, train_step
 from components.training.validation import validate
 
@@ -52,6 +53,12 @@ class TrainData(Protocol):
 
     def validation(self) -> Iterable[Batch]:
         """This worker's part of the validation clips."""
+
+    def held_out_steps(self) -> int:
+        """Optimiser steps of one pass over all validation clips, the same on every worker."""
+
+    def held_out(self, epoch: int) -> Iterable[tuple[Batch, int]]:
+        """As `train`, of all validation clips, unchanged, in another order each epoch."""
 
 
 @dataclass(frozen=True)
@@ -87,21 +94,36 @@ def train_epochs(
     worker: WorkerContext = WorkerContext(),  # noqa: B008 (frozen)
     on_step: OnStep | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Train from where `state` stands to `train.epochs`, yielding one row after each epoch.
+    """Train from where `state` stands to the last epoch, yielding one row after each.
 
+    That is `train.epochs` of the streams, and where the fusion leaves its weights to held-out clips
+    `train.stack_epochs` more of those (`stacking.py`).
     `threat` is the evaluation's threat model, under which validation is attacked; the training
     attack has its own eps in `train.attack`. When a row is yielded, `state` is what to save.
     Raises NonFiniteLoss with the clips of the step.
     """
     model = state.model
+    position = state.position
+    last = train.epochs + stacking.epochs_of(state.model, train)
     unused = False
-    if world_size() > 1 and state.position.epoch < train.epochs:
-        first, _ = next(iter(data.train(state.position.epoch)))
+    if world_size() > 1 and position.epoch < train.epochs:
+        stacking.choose_parameters(state.model, held_out=False)
+        first, _ = next(iter(data.train(position.epoch)))
         unused = has_unused(state.model, first.to(worker.device), train)
-    while state.position.epoch < train.epochs:
+    while position.epoch < last:
+        held_out = position.epoch >= train.epochs
         started = time.perf_counter()
-        before = snapshot(state) if train.rollback and train.method != "natural" else None
-        row = _train_epoch(state, model, data, train, seed, worker, on_step, unused)
+        before = None
+        if held_out:
+            if position.epoch == train.epochs:
+                stacking.begin(state)
+            phase = _of_the_weights(data, train, threat, position.epoch)
+        else:
+            if train.rollback and train.method != "natural":
+                before = snapshot(state)
+            phase = _of_the_streams(data, train, position, seed)
+        stacking.choose_parameters(state.model, held_out)
+        row = _epoch(state, model, phase, seed, worker, on_step, unused and not held_out)
         row["train_seconds"] = time.perf_counter() - started
         row["clips_per_s"] = row.pop("clips") / row["train_seconds"]
         row |= validate(
@@ -119,38 +141,93 @@ def train_epochs(
         yield row
 
 
-def _train_epoch(
+@dataclass(frozen=True)
+class Phase:
+    """One epoch: which clips, attacked how, teach which parameters at which rate.
+
+    full: the budgets of this epoch; threat: those of a step
+    learning: modules are in training mode (dropout, batch statistics)
+    decay: of the averaged weights; 0 = they are the model's
+    """
+
+    method: Method
+    settings: TrainSection
+    batches: Iterable[tuple[Batch, int]]
+    steps: int
+    full: ThreatModel
+    threat: Callable[[int], ThreatModel]
+    lr: Callable[[int], float]
+    learning: bool
+    decay: float
+    probe: bool = False
+    attack_steps: int = 0
+
+
+def _of_the_streams(data: TrainData, train: TrainSection, position: Position, seed: int) -> Phase:
+    epoch, steps = position.epoch, data.steps()
+    full = training_threat(train.attack, eps_factor(epoch, train.epochs, train.ramp))
+    method = method_of(train.method)
+    return Phase(
+        method,
+        train,
+        data.train(epoch),
+        steps,
+        full,
+        threat=lambda step: full.cell(draw_cell(train.attack.modalities, seed, epoch, step)),
+        lr=lambda step: train.lr * lr_factor((epoch + step / steps) / train.epochs),
+        learning=True,
+        decay=train.ema,
+        probe=train.method not in ("natural", "trades", "mart"),
+        attack_steps=method.attack_steps(train, position.boost),
+    )
+
+
+def _of_the_weights(data: TrainData, train: TrainSection, threat: ThreatModel, epoch: int) -> Phase:
+    steps, done = data.held_out_steps(), epoch - train.epochs
+    natural = train.method == "natural"
+    return Phase(
+        stacking.METHOD,
+        stacking.settings_of(train),
+        data.held_out(epoch),
+        steps,
+        ThreatModel() if natural else threat,
+        threat=lambda step: stacking.threat_of(threat, done * steps + step, natural),
+        lr=lambda step: stacking.lr((done + step / steps) / train.stack_epochs),
+        learning=False,
+        decay=0.0,
+        attack_steps=0 if natural else stacking.STEPS,
+    )
+
+
+def _epoch(
     state: TrainState,
     model: nn.Module,
-    data: TrainData,
-    train: TrainSection,
+    phase: Phase,
     seed: int,
     worker: WorkerContext,
     on_step: OnStep | None,
     unused: bool,
 ) -> dict[str, Any]:
-    epoch, steps = state.position.epoch, data.steps()
-    rollbacks = state.position.boost
-    full = training_threat(train.attack, eps_factor(epoch, train.eps_warmup))
+    epoch = state.position.epoch
     target = TrainTarget(model, wrap(model, worker.device, unused), state.optimizer)
-    model.train()
+    model.train(phase.learning)
     sums = torch.zeros(6, dtype=torch.float64, device=worker.device)
     clips, started, lr = 0, time.perf_counter(), 0.0
-    for step, (batch, global_clips) in enumerate(data.train(epoch)):
+    for step, (batch, global_clips) in enumerate(phase.batches):
         batch = _to_device(batch, worker.device)
-        lr = _set_lr(state, train, (epoch + step / steps) / train.epochs)
+        lr = _set_lr(state, phase.lr(step))
         seed_step(seed, epoch, step, worker.rank)
-        cell = draw_cell(train.attack.modalities, seed, epoch, step)
-        if step % PROBE_EVERY == 0 and train.method not in ("natural", "trades", "mart"):
+        if phase.probe and step % PROBE_EVERY == 0:
             sums[4:6] += _probe(model, batch)
         try:
             result = train_step(
                 target,
                 batch,
-                full.cell(cell),
-                train,
+                phase.threat(step),
+                phase.settings,
+                method=phase.method,
                 seed=epoch_seed(seed, epoch),
-                rollbacks=rollbacks,
+                rollbacks=state.position.boost,
                 loss_divisor=global_clips / world_size(),
             )
         except NonFiniteLoss as error:
@@ -158,12 +235,12 @@ def _train_epoch(
             raise
         state.position.updates += 1
         if state.average is not None:
-            update_average(state.average, state.model, train.ema, state.position.updates)
+            update_average(state.average, state.model, phase.decay, state.position.updates)
         sums += _as_sums(result, sums)
         clips += global_clips
         if on_step is not None:
             passed = time.perf_counter() - started
-            on_step(Progress(epoch + 1, step + 1, steps, sums, clips, passed))
+            on_step(Progress(epoch + 1, step + 1, phase.steps, sums, clips, passed))
     average_buffers(state.model)
     if state.average is not None:
         for mine, theirs in zip(state.average.buffers(), state.model.buffers(), strict=True):
@@ -173,9 +250,9 @@ def _train_epoch(
         **averages_of(sum_over_workers(sums).tolist()),
         "clips": clips,
         "lr": lr,
-        "rgb_eps": full.rgb.eps if full.rgb else 0.0,
-        "skeleton_eps": full.skeleton.eps if full.skeleton else 0.0,
-        "steps": METHODS[train.method].attack_steps(train, rollbacks),
+        "rgb_eps": phase.full.rgb.eps if phase.full.rgb else 0.0,
+        "skeleton_eps": phase.full.skeleton.eps if phase.full.skeleton else 0.0,
+        "steps": phase.attack_steps,
     }
 
 
@@ -223,8 +300,7 @@ def _advance(state: TrainState, row: dict[str, Any], natural: bool) -> None:
     position.history.append(dict(row))
 
 
-def _set_lr(state: TrainState, train: TrainSection, done: float) -> float:
-    lr = train.lr * lr_factor(done)
+def _set_lr(state: TrainState, lr: float) -> float:
     for group in state.optimizer.param_groups:
         group["lr"] = lr
     return lr

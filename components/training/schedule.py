@@ -30,12 +30,13 @@ def _cosine(start: float, end: float, share: float) -> float:
     return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * min(share, 1.0)))
 
 
-def eps_factor(epoch: int, warmup: int) -> float:
-    """Factor on eps in `epoch` (from 0): linear up to 1 over `warmup` epochs.
+def eps_factor(epoch: int, epochs: int, ramp: float) -> float:
+    """Factor on eps in `epoch` (from 0): linear up to 1 over the share `ramp` of all epochs.
 
-    A curriculum of budgets keeps early training stable (Cai et al., arXiv 1805.04807).
+    A curriculum of budgets (Cai et al., arXiv 1805.04807). From the full budget at once the stream
+    that is harder to learn may never begin to (`docs/training.md`).
     """
-    return min(1.0, (epoch + 1) / (warmup + 1))
+    return min(1.0, (epoch + 1) / (math.floor(ramp * epochs) + 1))
 
 
 def draw_cell(modalities: str, seed: int, epoch: int, step: int) -> str:

@@ -72,6 +72,7 @@ def train_step(
     seed: int,
     rollbacks: int = 0,
     loss_divisor: float | None = None,
+    method: Method | None = None,
 ) -> StepResult:
     """One step on this worker's clips: one update of the weights (Free: one for each replay).
 
@@ -79,10 +80,11 @@ def train_step(
     loss_divisor: what the sum of losses is divided by, None = this batch's clips. With several
     workers it is the global batch's clips over the number of workers: then DDP's mean of gradients
     is the mean over all clips, however unevenly they are spread.
+    method: in place of the one that `train.method` names.
     Raises NonFiniteLoss, on all workers at the same step, before the weights are touched, and
     UserError for a method that does not exist.
     """
-    method = method_of(train.method)
+    method = method or method_of(train.method)
     divisor = float(batch.size if loss_divisor is None else loss_divisor)
     parts = _split(batch, train.accumulate)
     crafted: list[Batch | None] = [None] * len(parts)

@@ -27,7 +27,7 @@ from pipelines.evaluate import main
 MODEL = {
     "rgb": "small_video", "skeleton": "small_skeleton", "fusion": "amr", "fusion_stages": [],
     "width": 0.25, "dropout": 0.0, "rgb_frames": 2, "rgb_size": 16, "skeleton_frames": 4,
-    "rgb_weights": "", "amr": {"temperature": 1.0},
+    "rgb_weights": "", "amr": {"distil": 1.0},
 }  # fmt: skip
 SETTINGS = {
     "source": "ntu", "unit": "metres", "codec": "raw", "jpeg_quality": 0,

@@ -13,13 +13,11 @@ from components.models.backbones import SKELETON_BACKBONES, VIDEO_BACKBONES
 from components.models.fusions import FUSIONS
 
 SMALL = {"num_classes": 5, "width": 0.25, "skeleton_frames": 16}
-WHOLE = {"video_bias": 0.1, "doubt": 0.1}  # AMR with nothing left out
 
 
 def _model(fusion: str, **settings: object) -> TwoStream:
     torch.manual_seed(0)
-    own = WHOLE if fusion == "amr" else {}
-    return two_stream(fusion=fusion, fusion_settings=own, **{**SMALL, **settings}).eval()
+    return two_stream(fusion=fusion, **{**SMALL, **settings}).eval()
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)

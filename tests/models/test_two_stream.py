@@ -185,9 +185,12 @@ def test_fusion_stages_are_python_indices_or_pairs() -> None:
         ({"centre": "hip"}, "centre='hip'"),
         ({"skeleton": "hcn", "skeleton_frames": 20}, "model.skeleton_frames=20"),
         ({"fusion_settings": {"weights": "max"}}, "model.amr.weights='max'"),
-        ({"fusion_settings": {"flor": 0.1}}, "model.amr.flor is no setting; did you mean 'floor'?"),
-        ({"fusion_settings": {"video_bias": 0.45}}, "model.amr.video_bias=0.45"),
-        ({"fusion": "late", "fusion_settings": {"floor": 0.1}}, "model.late.floor is no setting"),
+        (
+            {"fusion_settings": {"weight": 1}},
+            "model.amr.weight is no setting; did you mean 'weights'?",
+        ),
+        ({"fusion_settings": {"prototype_scale": -1}}, "model.amr.prototype_scale=-1"),
+        ({"fusion": "late", "fusion_settings": {"distil": 1}}, "model.late.distil is no setting"),
     ],
 )
 def test_wrong_settings_say_what_to_change(wrong: dict, message: str) -> None:
@@ -197,7 +200,7 @@ def test_wrong_settings_say_what_to_change(wrong: dict, message: str) -> None:
 
 
 def test_a_section_is_checked_by_name_and_holds_the_settings_of_any_fusion() -> None:
-    section = {"num_classes": 3, "fusion": "late", "amr": {"floor": 0.1}, "rgb_frames": 8}
+    section = {"num_classes": 3, "fusion": "late", "amr": {"distil": 0.1}, "rgb_frames": 8}
     assert build_model(section).time_parts == 1
     with pytest.raises(UserError, match=r"model\.widht is no setting; did you mean 'width'"):
         build_model({**section, "widht": 2.0})

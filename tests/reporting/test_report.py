@@ -32,7 +32,7 @@ MODEL = {
     "fusion_stages": (),
     "width": 0.25,
     "dropout": 0.0,
-    "amr": {"temperature": 1.0},
+    "amr": {"distil": 1.0},
     "num_classes": len(CLASSES),
 }
 

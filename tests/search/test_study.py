@@ -13,7 +13,7 @@ from components.search.study import Search
 
 SPACE = {
     "train.attack.skeleton_eps": {"kind": "uniform", "low": 0.0, "high": 0.1},
-    "model.amr.temperature": {"kind": "uniform", "low": 0.25, "high": 4.0, "log": True},
+    "model.amr.distil": {"kind": "uniform", "low": 0.25, "high": 4.0, "log": True},
     "train.attack.steps": {"kind": "int", "low": 1, "high": 8},
 }
 CHOICES = {"model.fusion": {"kind": "choice", "values": ["amr", "mmtm", "concat"]}}
@@ -72,7 +72,7 @@ def test_the_first_trial_is_the_defaults(tmp_path: Path) -> None:
     assert first is not None and first.default
     assert first.values == {
         "train.attack.skeleton_eps": 0.05,
-        "model.amr.temperature": 1.0,
+        "model.amr.distil": 1.0,
         "train.attack.steps": Config().train.attack.steps,
     }
 

@@ -31,7 +31,7 @@ MODEL = {
     "rgb_size": 16,
     "skeleton_frames": 8,
     "rgb_weights": "",
-    "amr": {"temperature": 1.0},
+    "amr": {"distil": 1.0},
     "num_classes": CLASSES,
 }
 
@@ -57,7 +57,7 @@ class InMemory:
     """`TrainData` over clips in memory; worker `rank` of `world` takes every world-th clip."""
 
     def __init__(self, train: Batch, validation: Batch, size: int, rank: int = 0, world: int = 1):
-        self.clips, self.held_out, self.size = train, validation, size
+        self.clips, self.validated, self.size = train, validation, size
         self.rank, self.world = rank, world
 
     def steps(self) -> int:
@@ -69,8 +69,16 @@ class InMemory:
             yield self.clips.select(rows[self.rank :: self.world]), len(rows)
 
     def validation(self) -> Iterable[Batch]:
-        order = torch.arange(self.held_out.size)
-        return [self.held_out.select(order[self.rank :: self.world])]
+        order = torch.arange(self.validated.size)
+        return [self.validated.select(order[self.rank :: self.world])]
+
+    def held_out_steps(self) -> int:
+        return 2
+
+    def held_out(self, epoch: int) -> Iterable[tuple[Batch, int]]:
+        order = torch.randperm(self.validated.size, generator=torch.Generator().manual_seed(epoch))
+        for rows in order.chunk(2):
+            yield self.validated.select(rows[self.rank :: self.world]), len(rows)
 
 
 @pytest.fixture(autouse=True)
@@ -93,7 +101,10 @@ def section() -> Callable[..., TrainSection]:
     """A short training section, with changes."""
 
     def make(**changes) -> TrainSection:
-        base = {"epochs": 2, "batch_size": 8, "val_steps": 2, "attack": {"steps": 2}}
+        base = {
+            "epochs": 2, "batch_size": 8, "val_steps": 2, "attack": {"steps": 2},
+            "ramp": 0.0, "stack_epochs": 0,
+        }  # fmt: skip
         return from_dict({"train": {**base, **changes}}).train
 
     return make
@@ -170,7 +181,13 @@ def settings() -> Callable[..., Config]:
                     "val_subjects": (2,),
                 },
                 "model": model,
-                "train": {"epochs": 3, "batch_size": 8, "val_steps": 2, "attack": {"steps": 3}},
+                "train": {
+                    "epochs": 3,
+                    "batch_size": 8,
+                    "val_steps": 2,
+                    "attack": {"steps": 3},
+                    "stack_epochs": 1,
+                },  # fmt: skip
                 "ray": {"workers": 2},
             }
         )

@@ -10,7 +10,7 @@ RUNS = {
     for method in ("natural", "pgd_at", "trades", "mart", "fgsm_rs", "nfgsm", "free")
 } | {
     "everything": {
-        "method": "mart", "ema": 0.9, "accumulate": 2, "eps_warmup": 1,
+        "method": "mart", "ema": 0.9, "accumulate": 2, "ramp": 0.5,
     },
 }  # fmt: skip
 ROW = (

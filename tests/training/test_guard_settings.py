@@ -11,6 +11,7 @@ from torch import nn
 from components.attacks import Budget, ThreatModel
 from components.training.collapse import collapsed
 from components.training.loop import train_epochs
+from components.training.stacking import choose_parameters
 from components.training.step import NonFiniteLoss
 from components.training.validation import validate
 
@@ -48,7 +49,7 @@ CHANGES = [
     ("natural", {"aux_weight": 4.0}),
     ("natural", {"accumulate": 2}),
     ("natural", {"lr": 1e-3}),
-    ("pgd_at", {"eps_warmup": 3}),
+    ("pgd_at", {"ramp": 1.0}),
     ("pgd_at", {"attack": {"steps": 3}}),
     ("pgd_at", {"attack": {"steps": 2, "rel_alpha": 0.1}}),
     ("pgd_at", {"attack": {"steps": 2, "early_stop": True}}),
@@ -106,6 +107,7 @@ def test_one_step_is_adamw_on_the_loss_of_the_formula(train, fresh, section, dat
 
     state, row = train(data=single, prepare=decay_more, **settings)
     model = fresh(section(**settings)).model.train()
+    choose_parameters(model, held_out=False)  # the weights between the streams have their own part
     output = model(clips.rgb, clips.skeleton, clips.present)
 
     def entropy(logits):
@@ -120,9 +122,10 @@ def test_one_step_is_adamw_on_the_loss_of_the_formula(train, fresh, section, dat
     assert row["train_clean_acc"] == pytest.approx(
         float((output.logits.argmax(1) == clips.label).float().mean())
     )
-    norm = torch.cat([p.grad.flatten() for p in model.parameters()]).norm()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    norm = torch.cat([p.grad.flatten() for p in trained]).norm()
     assert norm > 0.1
-    for parameter in model.parameters():
+    for parameter in trained:
         parameter.grad *= 0.1 / (norm + 1e-6)
     groups = [
         {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": 0.5},
@@ -143,7 +146,9 @@ def test_the_loss_is_divided_by_the_clips_of_the_whole_batch(
         data = SimpleNamespace(**vars(same_batch))
         data.train = lambda epoch, told=told: [(same_batch.clips, told)]
         state, _ = train(data=data, method="natural")
-        grads[told] = torch.cat([p.grad.flatten() for p in state.model.parameters()])
+        grads[told] = torch.cat(
+            [p.grad.flatten() for p in state.model.parameters() if p.requires_grad]
+        )
     # The fusion's own term is a mean over the clips already, and is divided along.
     torch.testing.assert_close(grads[8], 2 * grads[16])
 
@@ -231,7 +236,7 @@ def test_every_epoch_starts_its_attack_elsewhere(train, same_batch) -> None:
 
 
 def test_the_budget_grows_over_the_warm_up(train, same_batch) -> None:
-    seen = seen_in_training(train, same_batch, epochs=4, eps_warmup=2, method="pgd_at")
+    seen = seen_in_training(train, same_batch, epochs=4, ramp=0.5, method="pgd_at")
     sizes = [float(relative(s, same_batch.clips)[1].abs().max()) for s in seen]
     assert sizes == pytest.approx([1 / 3, 2 / 3, 1.0, 1.0], abs=1e-3)
 
@@ -378,10 +383,10 @@ def test_progress_and_errors_name_epoch_and_step(fresh, section, data, threat) -
 
 def test_a_row_tells_what_the_epoch_was(train, data) -> None:
     attack = {"steps": 3, "rgb_eps": 0.02, "skeleton_eps": 0.03}
-    _, row = train(method="pgd_at", epochs=2, eps_warmup=1, attack=attack)
+    _, row = train(method="pgd_at", epochs=2, ramp=0.5, attack=attack)
     assert (row["epoch"], row["steps"], row["val_clips"]) == (2, 3, 12)
     assert (row["rgb_eps"], row["skeleton_eps"]) == pytest.approx((0.02, 0.03))
-    _, row = train(method="pgd_at", eps_warmup=1, attack=attack)
+    _, row = train(method="pgd_at", ramp=1.0, attack=attack)
     assert (row["rgb_eps"], row["skeleton_eps"]) == pytest.approx((0.01, 0.015))
     assert row["clips_per_s"] == pytest.approx(24 / row["train_seconds"])
     assert 0 < row["train_seconds"] < row["seconds"]

@@ -28,7 +28,7 @@ from components.training.step import NonFiniteLoss
     [
         {"method": "pgd_at", "ema": 0.9, "attack": {"steps": 2, "modalities": "mix"}},
         {"method": "free", "attack": {"steps": 2}},
-        {"method": "nfgsm", "eps_warmup": 2, "accumulate": 2},
+        {"method": "nfgsm", "ramp": 0.7, "accumulate": 2},
     ],
 )
 def test_resumed_run_is_bit_equal(changes, fresh, section, data, threat, tmp_path, model_config):
@@ -78,7 +78,7 @@ def test_state_folder_holds_no_pickle(fresh, section, tmp_path, model_config):
 
 
 def test_memory_format_bf16_and_warm_up_go_together(fresh, section, data, threat):
-    train = section(amp="bf16", eps_warmup=1, epochs=2)
+    train = section(amp="bf16", ramp=0.5, epochs=2)
     state = fresh(train)
     channels_last(state.model)
     rows = list(train_epochs(state, data, train, threat, seed=0))
@@ -191,7 +191,7 @@ def test_progress_sums_reach_the_row(fresh, section, data, threat):
 
 
 def test_no_validation_clips_is_said(fresh, section, data, threat):
-    data.held_out = Batch(*(t[:0] for t in data.held_out[:4]), ())
+    data.validated = Batch(*(t[:0] for t in data.validated[:4]), ())
     data.validation = lambda: []
     with pytest.raises(ValueError, match="no validation clips"):
         list(train_epochs(fresh(section()), data, section(), threat, seed=0))
@@ -201,8 +201,9 @@ def test_schedules():
     assert lr_factor(0.0) == pytest.approx(0.04)
     assert lr_factor(0.3) == pytest.approx(1.0)
     assert lr_factor(1.0) == pytest.approx(1e-4)
-    assert [eps_factor(e, 3) for e in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
-    assert eps_factor(0, 0) == 1.0
+    assert [eps_factor(e, 5, 0.6) for e in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert eps_factor(0, 5, 0.0) == 1.0
+    assert [eps_factor(e, 2, 1.0) for e in range(2)] == pytest.approx([1 / 3, 2 / 3])
 
 
 def test_training_eps_grows(section):
