@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 PEERS_STAMP := $(VENV)/.installed-peers
+DOCS_STAMP := $(VENV)/.installed-docs
 MUTATION_STAMP := $(VENV)/.installed-mutation
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 RECIPE ?= utd_mhad
@@ -13,7 +14,7 @@ RAY_ADDRESS ?= http://127.0.0.1:8265
 WORKSPACE ?= $(CURDIR)
 export RAY_DEDUP_LOGS ?= 1
 
-.PHONY: demo test style quality bench mutate results submit clean
+.PHONY: demo test style quality docs bench mutate results submit clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -41,6 +42,14 @@ style: $(DEV_STAMP)  ## format and fix
 
 quality: $(DEV_STAMP)  ## lint, types, import directions
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+$(DOCS_STAMP): $(STAMP)
+	$(PIP_INSTALL) -e ".[docs]"
+	@touch $@
+
+docs: $(DOCS_STAMP)  ## the documentation site, in artifacts/site
+	$(BIN)/python -m pipelines.reference
+	$(BIN)/mkdocs build --strict
 
 bench: $(DEV_STAMP) $(PEERS_STAMP)  ## all benchmarks, or one: make bench NAME=attack_step
 	$(BIN)/python -m benchmarks $(NAME) $(BENCH_ARGS)

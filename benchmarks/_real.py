@@ -57,7 +57,7 @@ def train_one(config: Config, shards: str, keep: str = "best") -> tuple[nn.Modul
     dumped = to_dict(config.model)
     model = build_model({**dumped, "num_classes": len(classes)})
     train = config.train
-    state = new_state(model, lr=train.lr, weight_decay=train.weight_decay, ema=train.ema)
+    state = new_state(model, lr=train.lr, ema=train.ema)
     best: dict[str, torch.Tensor] = {}
     spent = begun = now = 0
     with count_passes(model) as passes:

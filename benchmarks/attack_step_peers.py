@@ -65,9 +65,7 @@ def run(args: list[str]) -> Result:
     module = VideoNet(frames, size).to(device)
     batch = _batch(options.batch, frames, size).to(device)
     alpha = 2.5 / options.steps * EPS
-    train = TrainSection(
-        attack=TrainAttackSection(steps=options.steps), aux_weight=0.0, grad_clip=0.0
-    )
+    train = TrainSection(attack=TrainAttackSection(steps=options.steps), aux_weight=0.0)
     threat = ThreatModel(rgb=Budget("Linf", EPS))
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-5)
     target = TrainTarget(module, module, optimizer)

@@ -71,7 +71,7 @@ def _train(config: Config, shards: str) -> TwoStream:
     data, classes = open_data(config, shards)
     settings = to_dict(config.model)
     model = build_model({**settings, "num_classes": len(classes)})
-    state = new_state(model, lr=config.train.lr, weight_decay=config.train.weight_decay, ema=0.0)
+    state = new_state(model, lr=config.train.lr, ema=0.0)
     threat = evaluation_threat(config).scaled(rgb=0.0, skeleton=0.0)
     for row in train_epochs(state, data, config.train, threat, seed=config.seed):
         print(f"epoch {row['epoch']}: loss {row['loss']:.3f} val {row['val_clean_acc']:.3f}")

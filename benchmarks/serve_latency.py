@@ -32,6 +32,7 @@ from benchmarks._bench import Result, paired, ratio_of
 from components.checkpoint import save_checkpoint
 from components.config import Config, to_dict
 from components.models import build_model
+from components.ntu.crop import MARGIN
 from components.sample.generate import write_sample
 from components.sample.plan import Style
 from components.sources import get_source
@@ -112,7 +113,7 @@ def _register(folder: Path) -> tuple[Predictor, str]:
         "jpeg_quality": 0,
         "frames": section.frames,
         "size": section.size,
-        "margin": section.margin,
+        "margin": MARGIN,
     }
     evaluation = folder / "amr.json"
     evaluation.write_text(json.dumps({"model": "amr"}))

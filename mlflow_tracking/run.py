@@ -250,7 +250,7 @@ def start_run(
     sender = Sender(box, uri)
     # A nested run is on the machine whose load its parent records already.
     watched = tracking.system_metrics and parent is None
-    sampler = Sampler(box, tracking.system_interval) if watched else None
+    sampler = Sampler(box) if watched else None
     run = Tracker(box, sender=sender, lock=lock, sampler=sampler, patience=tracking.patience)
     if above is not None:
         run.parent = Tracker(above, sender=Sender(above, uri), patience=tracking.patience)

@@ -7,6 +7,8 @@ import torch
 
 from mlflow_tracking.outbox import Outbox, now_ms
 
+INTERVAL = 10.0  # seconds between two samples, as in MLflow's own monitor
+
 
 class Sampler:
     """A thread that writes CPU, memory, disk, network and GPU figures to the run's journal.
@@ -14,7 +16,7 @@ class Sampler:
     MLflow's monitor talks to the server itself and loses what it measured while that is away.
     """
 
-    def __init__(self, box: Outbox, interval: float) -> None:
+    def __init__(self, box: Outbox, interval: float = INTERVAL) -> None:
         self._box = box
         self._interval = interval
         # Steps count from the run's start, so they go on after a restart.

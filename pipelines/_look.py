@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from components.config import Config
+from components.ntu.crop import MARGIN
 from components.ntu.people import People
 from components.ntu.roster import missing_clips
 from components.ntu.skeleton import Rejected
@@ -94,7 +95,7 @@ def _kept(source: Source, root: Path, found: Found, config: Config) -> Kept:
         found,
         frames=shard.frames,
         size=shard.size,
-        margin=shard.margin,
+        margin=MARGIN,
         seconds=config.data.clip_seconds,
     )
 

@@ -39,6 +39,10 @@ from pipelines._cluster import is_local
 from pipelines._network import NodeTorchConfig
 from pipelines._stage import StageError
 
+# Restarts after lost workers within one command. A run that loses them more often has a fault that
+# a restart does not mend; and after a chain of lost nodes the same command goes on by itself.
+MAX_FAILURES = 3
+
 
 @dataclass(frozen=True)
 class TrainResult:
@@ -96,7 +100,7 @@ def run_training(
         run_config=RunConfig(  # type: ignore[call-arg]
             name=name,
             storage_path=str(storage),
-            failure_config=FailureConfig(max_failures=config.ray.max_failures),
+            failure_config=FailureConfig(max_failures=MAX_FAILURES),
             checkpoint_config=CheckpointConfig(num_to_keep=1, checkpoint_score_attribute="rank"),
             callbacks=list(callbacks),
             # Ray calls the training function in a thread, for which glibc would open an arena that

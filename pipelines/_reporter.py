@@ -79,7 +79,7 @@ class Reporter:
         else:
             for rank, reason in event["workers"].items():
                 self._line(f"worker {rank} failed: {reason.strip().splitlines()[-1]}")
-            self._line("going on from the last checkpoint, as far as ray.max_failures allows")
+            self._line("going on from the last checkpoint, as often as Ray may start again")
 
     def finish(self, result: TrainResult) -> None:
         """Write metrics.json and the whole history, also of epochs before an interruption."""

@@ -22,7 +22,14 @@ from ray.tune.search import Searcher
 from components.config import Config, to_dict
 from components.errors import UserError
 from components.search.objective import METRIC, TrialRecord, worst_cell
-from components.search.results import finalists, is_scored, table, write_table, write_trial
+from components.search.results import (
+    FINALIST_SUITE,
+    finalists,
+    is_scored,
+    table,
+    write_table,
+    write_trial,
+)
 from components.search.space import trial_config
 from components.search.study import Search
 from pipelines._stage import StageError
@@ -212,7 +219,7 @@ def run_search(search: Search, runs: TrialRuns, *, out: Path, shards: str, stora
             search_alg=StudySearcher(
                 search, {"shards": shards, "storage": storage, "cleanup": cleanup}
             ),
-            scheduler=Asha(search) if config.tune.asha else None,
+            scheduler=Asha(search),
             num_samples=-1,
             max_concurrent_trials=slots(config, ray.cluster_resources()),
         ),
@@ -265,7 +272,7 @@ def slots(config: Config, resources: Mapping[str, float]) -> int:
 def score_finalists(search: Search, shards: str) -> None:
     """Second rung: score the finalists that have no score of that kind yet, side by side."""
     config = search.config
-    suite, limit, section = config.tune.finalist_suite, config.tune.finalist_clips, config.ray
+    suite, limit, section = FINALIST_SUITE, config.train.val_clips, config.ray
     waiting: dict[Any, str] = {}
     task: Any = ray.remote(score_checkpoint).options(
         num_cpus=section.cpus_per_worker, num_gpus=section.gpus_per_worker, max_retries=3

@@ -175,12 +175,12 @@ def check_names(config: Config) -> None:
         check_model(to_dict(config.model))
         if method not in METHODS:
             raise UserError(f"no training method {method!r}{nearest(method, METHODS)}")
-    for suite in (config.evaluate.suite, config.tune.finalist_suite):
-        if suite not in (default.evaluate.suite, default.tune.finalist_suite):
-            from components.evaluation.suite import SUITES
+    suite = config.evaluate.suite
+    if suite != default.evaluate.suite:
+        from components.evaluation.suite import SUITES
 
-            if suite not in SUITES:
-                raise UserError(f"no suite {suite!r}{nearest(suite, SUITES)}")
+        if suite not in SUITES:
+            raise UserError(f"no suite {suite!r}{nearest(suite, SUITES)}")
 
 
 def settings_help() -> str:

@@ -14,7 +14,7 @@ import pyarrow as pa
 from components.checkpoint import read_config
 from components.datasets import select_split
 from components.evaluation.checks import SUBSET
-from components.evaluation.curves import check_factors, curves
+from components.evaluation.curves import FACTORS, curves
 from components.evaluation.evaluate import Chunk, assemble, rank
 from components.evaluation.export import check_licence, export_adversarial
 from components.evaluation.gallery import CANDIDATES, Gallery, to_file_table
@@ -55,7 +55,6 @@ class Clips:
 def main(stage: Stage) -> None:
     """Evaluate the trained models; interrupted, run it again and it goes on."""
     section = stage.config.evaluate
-    check_factors(section.curve_eps)
     names = runs(stage)
     clips = test_clips(stage)
     if section.export:
@@ -137,7 +136,7 @@ def plan(stage: Stage, name: str, clips: Clips) -> list[Piece]:
         threat=threat_of(config.threat),
         suite=section.suite,
         seed=config.seed,
-        factors=tuple(section.curve_eps),
+        factors=FACTORS,
         export=section.export,
         cuda=config.ray.gpus_per_worker > 0,
         folder=str(working(stage, name)),
@@ -221,7 +220,7 @@ def write_results(
     if found["curves"]:
         drawn = sum(len(piece.rows) for piece in pieces if piece.kind == "curves")
         grids = [grid for _, grid in found["curves"]]
-        curve = curves(grids, drawn, threat, stage.config.evaluate.curve_eps, curve)
+        curve = curves(grids, drawn, threat, FACTORS, curve)
     if stage.config.evaluate.export:
         export_adversarial(
             [read_table(export_path(p.path)) for p in pieces if p.kind == "suite"],

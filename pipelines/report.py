@@ -13,13 +13,13 @@ from components.reporting.page import build_page
 from components.reporting.paired import differences
 from components.reporting.read import Results, read_results
 from components.reporting.table import rows_of, terminal_table, to_csv
-from components.reporting.train_eps import train_eps_csv, train_eps_tables, with_others
+from components.reporting.train_eps import train_eps_csv, train_eps_tables
 from components.reporting.words import labels_of, named_classes
 from components.sample.folder import MARKER
 from components.sources import get_source
 from mlflow_tracking.evaluation import log_report
 from mlflow_tracking.serving import class_names
-from pipelines._stage import ROOT, Stage, absolute, run_stage
+from pipelines._stage import ROOT, Stage, run_stage
 
 PACKAGES = ("torch", "ray", "mlflow", "dvc", "pyarrow", "av")
 
@@ -36,8 +36,7 @@ def write_report(stage: Stage) -> None:
     """The page and the CSV file, without MLflow."""
     results = results_of(stage)
     folder = stage.artifacts / "report"
-    others = tuple(absolute(folder) for folder in stage.config.report.compare)
-    tables = train_eps_tables(with_others(results.curves, others))
+    tables = train_eps_tables(results.curves)
     page = build_page(
         results,
         title=f"Robust RGB-skeleton action recognition: {stage.config.recipe}",

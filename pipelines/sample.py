@@ -10,7 +10,7 @@ from pipelines._stage import Stage, run_stage
 def main(stage: Stage) -> None:
     """Write the synthetic NTU-format sample data set."""
     section = stage.config.sample
-    style = Style(seed=stage.config.seed, subjects=section.subjects)
+    style = Style(seed=stage.config.seed)
     done = write_sample(stage.data, style, section.clips_per_class)
     sides = ", ".join(f"{n} {side}" for side, n in done.sides.items())
     print(

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
+from components.ntu.crop import MARGIN
 from components.shards.index import INDEX, seal, unseal
 from components.shards.manifest import found_rows, read_manifest
 from components.shards.schema import JPEG_QUALITY
@@ -35,7 +36,7 @@ def main(stage: Stage) -> None:
         "jpeg_quality": JPEG_QUALITY if section.codec == "jpeg" else 0,
         "frames": section.frames,
         "size": section.size,
-        "margin": section.margin,
+        "margin": MARGIN,
     }
     store = open_store(stage.shards, create=True)
     plans = plan_shards(

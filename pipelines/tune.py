@@ -28,10 +28,10 @@ def main(stage: Stage) -> None:
     """Search attack and fusion parameters by validation robust accuracy."""
     stage = first_variant(stage)
     config, out = stage.config, stage.artifacts / "tune"
-    if not config.tune.enabled:
+    if not config.tune.trials:
         results.write_disabled(out, config)
         plots.draw(out, config, [])
-        log.info("tune.enabled is false: nothing searched, best.yaml is empty")
+        log.info("tune.trials is 0: nothing searched, best.yaml is empty")
         return
     check_space(config)
     if "://" not in stage.shards:

@@ -22,7 +22,6 @@ class Paths(Section):
 class SampleSection(Section):
     """The bundled synthetic NTU-format data set (`pipelines.sample`)."""
 
-    subjects: int = setting(20, "subjects of the synthetic sample", ge=3, le=40)
     clips_per_class: int = setting(40, "clips of each class", ge=1)
 
 
@@ -73,7 +72,6 @@ class ShardSection(Section):
 
     frames: int = setting(16, "video frames kept per clip, evenly spaced", ge=1)
     size: int = setting(64, "side of the square crop", unit="pixels", ge=16)
-    margin: float = setting(0.15, "margin around the people, as a share of their box", ge=0)
     codec: Literal["raw", "jpeg"] = setting("raw", "how frames are stored")
     clips_per_shard: int = setting(128, "clips of one Arrow file", ge=1)
     uri: str = setting("", "where shards go, e.g. s3://bucket/prefix; empty = artifacts/shards")

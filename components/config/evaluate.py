@@ -1,4 +1,4 @@
-"""Settings of the evaluation, the report and the registry's gate."""
+"""Settings of the evaluation, the registry's gate and MLflow."""
 
 from dataclasses import dataclass
 
@@ -17,22 +17,10 @@ class EvaluateSection(Section):
         "concat", "variant without AMR for the transfer attack of `standard`; empty = none"
     )
     checks: bool = setting(True, "gradient-masking checks (docs/flags.md)")
-    curve_eps: tuple[float, ...] = setting(
-        (0.0, 0.5, 1.0, 2.0), "points of the robustness curves", unit="multiples of eps", ge=0
-    )
     curve_clips: int = setting(16, "test clips behind the curves; 0 = no curves", ge=0)
     export: bool = setting(False, "export adversarial clips as Arrow")
     allow_licensed_export: bool = setting(
         False, "clips that are not the synthetic sample may be exported and shown on the page"
-    )
-
-
-@dataclass(frozen=True)
-class ReportSection(Section):
-    """The report stage."""
-
-    compare: tuple[str, ...] = setting(
-        (), "artifacts folders of other runs, for training eps against test eps"
     )
 
 
@@ -69,7 +57,6 @@ class TrackingSection(Section):
     uri: str = setting("", "tracking server; empty = sqlite file in the project folder")
     experiment: str = setting("amr", "name of the MLflow experiment")
     system_metrics: bool = setting(True, "CPU, memory and GPU figures of each run")
-    system_interval: float = setting(10.0, "between two samples", unit="seconds", gt=0)
     patience: float = setting(
         10.0,
         "an ending stage waits so long for a server that does not answer",

@@ -13,6 +13,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from components.config.base import settings_of, to_dict
+from components.config.removed import what_became
 from components.config.root import Config
 from components.errors import UserError
 
@@ -204,6 +205,8 @@ _WORDS = {
 
 def _unknown(key: str, known: Iterable[str]) -> str:
     known = list(known)
+    if key not in known and (gone := what_became(key)):
+        return gone
     # A leaf without its section is the commonest slip: epochs=2 for train.epochs=2.
     leaf = [k for k in known if "." not in key and k.rsplit(".", 1)[-1] == key]
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
@@ -215,6 +218,8 @@ def _explain(error: Any, known: Iterable[str]) -> str:
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         return _unknown(key, known)
+    if isinstance(error["input"], Mapping) and key in known and (gone := what_became(key)):
+        return gone  # a section that has become one setting
     message = error["msg"].removeprefix("Value error, ")
     if not key or error["type"] == "value_error":
         return message

@@ -38,13 +38,8 @@ class ModelSection(Section):
     )
     aux_heads: bool = setting(True, "deep supervision by per-modality heads")
     width: float = setting(1.0, "multiplies the channels of both backbones", gt=0)
-    dropout: float = setting(0.3, "of the features before the classifiers", ge=0, lt=1)
     rgb_frames: int = setting(8, "video frames that the model sees", ge=1)
     rgb_size: int = setting(48, "side of those frames", unit="pixels", ge=16)
     skeleton_frames: int = setting(32, "skeleton frames that the model sees", ge=4)
-    centre: Literal["body", "spine"] = setting(
-        "body", "origin: mean of all joints or one joint, in the first valid frame"
-    )
-    view_rotation: bool = setting(False, "turn skeletons until the shoulders lie along x")
     rgb_weights: str = setting("", "file with a published state dict for the video backbone")
     amr: AmrSection = AmrSection()

@@ -139,16 +139,16 @@ def _lines(section: Any, values: Mapping[str, Any], indent: str, lines: list[str
             lines += ([""] if not indent else []) + [f"{indent}{f.name}:  # {doc}"]
             _lines(getattr(section, f.name), value, indent + "  ", lines)
             continue
-        text = _text(value)
+        text = as_text(value)
         if isinstance(value, dict) and value:
             lines.append(f"{indent}{f.name}:  # {meaning(f)}")
             for key, one in value.items():
-                lines.append(f"{indent}  {key}: {_text(one)}")
+                lines.append(f"{indent}  {key}: {as_text(one)}")
         else:
             lines.append(f"{indent}{f.name}: {text}  # {meaning(f)}")
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
     """A value in YAML's short form; budgets on pixels as the fractions that people write."""
     if isinstance(value, float) and 0 < value <= 16 / 255 and (255 * value).is_integer():
         return f"{255 * value:.0f}/255"

@@ -7,7 +7,6 @@ from components.config.data import DataSection, IndexSection, Paths, SampleSecti
 from components.config.evaluate import (
     EvaluateSection,
     RegisterSection,
-    ReportSection,
     TrackingSection,
 )
 from components.config.model import ModelSection
@@ -38,7 +37,6 @@ class Config(Section):
     train: TrainSection = TrainSection()
     tune: TuneSection = TuneSection()
     evaluate: EvaluateSection = EvaluateSection()
-    report: ReportSection = ReportSection()
     register: RegisterSection = RegisterSection()
     tracking: TrackingSection = TrackingSection()
     ray: RaySection = RaySection()

@@ -50,7 +50,6 @@ class TrainAttackSection(Section):
     skeleton_eps: float = setting(0.05, "budget on the joints", unit="metres", ge=0)
     steps: int = setting(2, "steps of PGD; many cheap epochs serve small sets best", ge=1)
     rel_alpha: float = setting(0.0, "alpha / eps; 0 = 2.5 / steps (Madry)", ge=0)
-    random_start: bool = setting(True, "start at a random point of the ball")
     modalities: Literal["rgb", "skeleton", "both", "mix"] = setting(
         "both", "what is attacked; mix draws one of the three for each step"
     )

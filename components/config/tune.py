@@ -55,7 +55,6 @@ Distribution = Annotated[Uniform | RandInt | Choice | Ratio, Field(discriminator
 class TuneSection(Section):
     """One search over any parameters of the project, by their dotted names."""
 
-    enabled: bool = setting(True, "search before training")
     space: dict[str, Distribution] = setting(
         {
             "train.attack.skeleton_eps": Uniform(low=0.03, high=0.07),
@@ -64,13 +63,12 @@ class TuneSection(Section):
         "what is searched, by dotted name: uniform, int, choice or ratio (docs/search.md)",
     )
     search: Literal["tpe", "random", "grid"] = setting("tpe", "how trials are proposed")
-    trials: int = setting(3, "trials of the search; the first is the defaults", ge=1)
+    trials: int = setting(
+        3, "trials of the search, the first with the defaults; 0 = train without a search", ge=0
+    )
     max_hours: float = setting(0.0, "wall-clock budget; 0 = none", unit="hours", ge=0)
     epochs: int = setting(2, "epochs of a trial", ge=1)
-    asha: bool = setting(True, "stop the trials that lag behind")
     workers: int = setting(1, "training workers of one trial", ge=1)
-    val_steps: int = setting(3, "PGD steps of the validation after each epoch", ge=1)
-    val_clips: int = setting(48, "validation clips of that; 0 = all", ge=0)
-    finalists: int = setting(1, "trials scored again, besides the defaults", ge=1)
-    finalist_suite: str = setting("thin", "attack suite of that score, which decides")
-    finalist_clips: int = setting(64, "validation clips of that score; 0 = all", ge=0)
+    finalists: int = setting(
+        1, "trials scored again by a suite, besides the defaults; it decides", ge=1
+    )

@@ -4,11 +4,24 @@ from typing import NamedTuple
 
 import numpy as np
 
-from components.config.train import AugmentSection
 from components.ntu.joints import mirror_order
 from components.seeds import clip_seeds, uniform
 
 _SWAP = mirror_order()
+
+
+class Ranges(NamedTuple):
+    """From what a choice is drawn. The defaults are those of `train.augment`.
+
+    They change a clip about as much as another take of it by the same person would. Nothing is
+    mirrored, because many classes differ by the hand alone; `mirror` is a probability.
+    """
+
+    mirror: float = 0.0
+    temporal_crop: float = 0.7  # smallest share of the clip's span that is kept
+    shift: float = 0.08  # largest, of the picture's side
+    rotate: float = 0.3  # largest, radians about the vertical axis
+    scale: float = 0.1  # largest relative change of size
 
 
 class Choice(NamedTuple):
@@ -26,22 +39,22 @@ class Choice(NamedTuple):
 PLAIN = Choice()
 
 
-def draw(settings: AugmentSection, seed: int, clip_ids: list[str], epoch: int) -> list[Choice]:
+def draw(ranges: Ranges, seed: int, clip_ids: list[str], epoch: int) -> list[Choice]:
     """One choice a clip, by (seed, clip, epoch) alone."""
     draws = uniform(clip_seeds(seed, clip_ids, f"augment-{epoch}"), (7,)).numpy().astype(float)
     choices = []
     for u in draws:
-        share = 1.0 - u[0] * (1.0 - settings.temporal_crop)
+        share = 1.0 - u[0] * (1.0 - ranges.temporal_crop)
         signed = 2.0 * u - 1.0
         choices.append(
             Choice(
                 start=u[1] * (1.0 - share),
                 share=share,
-                mirror=bool(u[2] < settings.mirror),
-                shift_x=signed[3] * settings.shift,
-                shift_y=signed[4] * settings.shift,
-                angle=signed[5] * settings.rotate,
-                scale=1.0 + signed[6] * settings.scale,
+                mirror=bool(u[2] < ranges.mirror),
+                shift_x=signed[3] * ranges.shift,
+                shift_y=signed[4] * ranges.shift,
+                angle=signed[5] * ranges.rotate,
+                scale=1.0 + signed[6] * ranges.scale,
             )
         )
     return choices

@@ -9,8 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from components.batch import JOINTS, PERSONS, Batch
-from components.config.train import AugmentSection
-from components.datasets.augment import PLAIN, Choice, augment_rgb, augment_skeleton, draw
+from components.datasets.augment import PLAIN, Choice, Ranges, augment_rgb, augment_skeleton, draw
 from components.datasets.sampling import instants, rgb_rows, skeleton_rows, window_seconds
 from components.errors import UserError
 from components.shards import Clip, ShardSet
@@ -44,7 +43,7 @@ class ClipDataset:
         rgb_frames: int,
         rgb_size: int,
         skeleton_frames: int,
-        augment: AugmentSection | None = None,
+        augment: Ranges | None = None,
         seed: int = 0,
     ) -> None:
         self.shards = shards

@@ -18,6 +18,9 @@ from components.evaluation.cascade import run_cascade
 from components.evaluation.metrics import accuracy_of
 from components.evaluation.suite import Entry
 
+# Multiples of each eps: nothing, half, the budget itself, and twice it, where a model that only
+# hides its gradients often still stands.
+FACTORS = (0.0, 0.5, 1.0, 2.0)
 ATTACK = Entry("pgd10", "pgd", {"steps": 10, "early_stop": True})
 
 
@@ -58,7 +61,7 @@ def check_factors(factors: Sequence[float]) -> None:
     rising = all(a < b for a, b in zip(factors, factors[1:], strict=False))
     if len(factors) < 2 or factors[0] != 0 or not rising:
         raise UserError(
-            f"curve_eps are multiples of eps that start at 0 and rise; got {list(factors)}"
+            f"factors are multiples of eps that start at 0 and rise; got {list(factors)}"
         )
 
 

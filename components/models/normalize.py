@@ -49,7 +49,7 @@ class SkeletonNormalize(nn.Module):
     def __init__(self, *, centre: str = "body", rotate: bool = False, motion: bool = True) -> None:
         super().__init__()
         if centre not in ("body", "spine"):
-            raise UserError(f"model.centre={centre!r}: choose body or spine")
+            raise UserError(f"centre={centre!r}: choose body or spine")
         self.centre = centre
         self.rotate = rotate
         self.motion = motion

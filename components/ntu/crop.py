@@ -8,6 +8,9 @@ MIN_POINTS = 25  # fewer usable points than one body has give no box
 MIN_SIDE = 0.05  # of the picture's height; a smaller box is a tracking fault
 OUTSIDE = 0.25  # points this share beyond the edge still count: people walk out of the picture
 
+# Around the people, as a share of their box: hands and held things lie outside the joints' hull.
+MARGIN = 0.15
+
 
 class Box(NamedTuple):
     """A square: left and top corner (may lie outside the picture) and side, in whole pixels."""

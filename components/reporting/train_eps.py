@@ -3,30 +3,14 @@
 import csv
 import io
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from components.attacks import CELLS
 from components.evaluation.metrics import accuracy_of
-from components.reporting.read import ReportError, read_curves
+from components.reporting.read import ReportError
 
 MODALITIES = ("rgb", "skeleton")
 Curves = Mapping[str, Mapping[str, Any]]
-
-
-def with_others(own: Curves, others: tuple[Path, ...]) -> dict[str, Mapping[str, Any]]:
-    """The curves of this run and of other runs' artifacts folders, as `folder/model`."""
-    found = dict(own)
-    for folder in others:
-        curves = read_curves(folder)
-        if not curves:
-            raise ReportError(
-                f"report.compare: {folder / 'evaluation'} holds no curves; run "
-                f"`python -m pipelines.evaluate paths.artifacts={folder} evaluate.curve_clips=32`"
-            )
-        found |= {f"{folder.name}/{name}": curve for name, curve in curves.items()}
-    # A model of the user's own may come without curves, or without a word on its training.
-    return {n: curve for n, curve in found.items() if curve.get("eps") and curve.get("train_eps")}
 
 
 def train_eps_tables(curves: Curves) -> list[dict[str, Any]]:
@@ -36,7 +20,9 @@ def train_eps_tables(curves: Curves) -> list[dict[str, Any]]:
     cell "both" the two budgets grow together. Empty unless two models differ in training eps.
     Raises ReportError when the models were not tested with the same budgets.
     """
-    rows = sorted(curves.items(), key=lambda item: (*_trained(item[1]), item[0]))
+    # A model of the user's own may come without curves, or without a word on its training.
+    told = {n: curve for n, curve in curves.items() if curve.get("eps") and curve.get("train_eps")}
+    rows = sorted(told.items(), key=lambda item: (*_trained(item[1]), item[0]))
     if len({_trained(curve) for _, curve in rows}) < 2:
         return []
     first, one = rows[0]

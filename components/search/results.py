@@ -31,6 +31,10 @@ COLUMNS = {
     "error": pa.string(),
 }
 
+# What decides among finalists: FGSM and PGD-20, several times the steps of a trial's validation. A
+# dearer suite would cost more than the trials, and the test clips meet one anyway.
+FINALIST_SUITE = "thin"
+
 
 def finalists(trials: Sequence[TrialRecord], count: int) -> list[TrialRecord]:
     """The best completed trials by the proxy score, at most `count`; the defaults always run too.
@@ -45,9 +49,9 @@ def finalists(trials: Sequence[TrialRecord], count: int) -> list[TrialRecord]:
 
 
 def is_scored(config: Config, trial: TrialRecord) -> bool:
-    """Whether the second rung has scored it, with the suite and the clips of the settings."""
+    """Whether the second rung has scored it, with today's suite and the clips of the settings."""
     scored = trial.finalist or {}
-    wanted = (config.tune.finalist_suite, config.tune.finalist_clips)
+    wanted = (FINALIST_SUITE, config.train.val_clips)
     return (scored.get("suite"), scored.get("limit")) == wanted
 
 

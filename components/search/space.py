@@ -31,7 +31,7 @@ NOT_SEARCHABLE = {
     "tune": "a search does not search itself",
     "train.epochs": "all trials have tune.epochs, or their scores could not be compared",
     "train.stack_epochs": "trials train the streams alone",
-    "train.val_steps": "validation is fixed by tune.val_steps",
+    "train.val_steps": "every trial must meet the same attack in validation",
     "train.val_clips": "every trial must be validated on the same clips",
 }
 
@@ -42,7 +42,7 @@ def check_space(config: Config) -> None:
     """Raise ConfigError unless every name may be searched and both ends of it are valid."""
     known = flatten(config)
     if not config.tune.space:
-        raise ConfigError("tune.space is empty; name a parameter, or set tune.enabled=false")
+        raise ConfigError("tune.space is empty; name a parameter, or set tune.trials=0")
     for name, distribution in config.tune.space.items():
         for closed, reason in NOT_SEARCHABLE.items():
             if name == closed or name.startswith(closed + "."):
@@ -119,13 +119,11 @@ def resolve(config: Config, drawn: Drawn) -> dict[str, Any]:
 
 
 def trial_config(config: Config, values: Mapping[str, Any]) -> Config:
-    """The settings of one trial: its parameters, and the search's own length and validation."""
+    """The settings of one trial: its parameters, and the search's own length and workers."""
     tune = config.tune
     fixed = {
         "train.epochs": tune.epochs,
         "train.stack_epochs": 0,  # streams are compared, at equal weights
-        "train.val_steps": tune.val_steps,
-        "train.val_clips": tune.val_clips,
         "ray.workers": tune.workers,
         "ray.max_workers": 0,
     }

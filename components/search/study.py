@@ -32,7 +32,7 @@ from components.search.space import default_draw, grid, resolve, suggest, trial_
 log = logging.getLogger("search")
 
 # How far a search goes may change between two runs of it; what a trial's score means may not.
-LENGTH = ("enabled", "trials", "max_hours", "finalists", "finalist_suite", "finalist_clips")
+LENGTH = ("trials", "max_hours", "finalists")
 ATTEMPTS = 50  # draws in a row that repeat a trial or make no valid settings
 SETTINGS, EPOCH, ERROR = "settings", "epoch ", "error"  # attributes of a trial
 SESSION, FINALIST = "session ", "finalist "  # attributes of the study

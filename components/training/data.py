@@ -16,6 +16,7 @@ from components.datasets import (
     fixed_batches,
     select_split,
 )
+from components.datasets.augment import Ranges
 from components.datasets.order import permutation
 from components.errors import UserError
 from components.shards import ShardSet
@@ -104,7 +105,7 @@ def open_data(
         rgb_size=config.model.rgb_size,
         skeleton_frames=config.model.skeleton_frames,
     )
-    train = make(split.train, augment=config.train.augment, seed=config.seed)
+    train = make(split.train, augment=Ranges() if config.train.augment else None, seed=config.seed)
     mine = validation_rows(split.val, config.train.val_clips, config.seed)[rank::world]
     data = ShardData(
         train,

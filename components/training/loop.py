@@ -8,7 +8,7 @@ position. So a run that is killed and resumed ends with the same bits as one nev
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,10 +27,7 @@ from components.training.collapse import MAX_ROLLBACKS, collapsed, within_noise
 from components.training.layout import channels_last_video
 from components.training.parallel import has_unused, wrap
 from components.training.phases import Phase, TrainData, of_the_streams, of_the_weights
-from components.training.schedule import (
-    epoch_seed,
-    seed_step,
-)
+from components.training.schedule import epoch_seed, seed_step
 from components.training.state import TrainState, restore, snapshot
 from components.training.step import NonFiniteLoss, TrainTarget, train_step
 from components.training.sums import as_sums, averages_of, gradient_norms, mean_norms, probe
@@ -82,8 +79,6 @@ def train_epochs(
     Raises NonFiniteLoss with the clips of the step.
     """
     model = state.model
-    if train.compile:
-        model = cast(nn.Module, torch.compile(model))
     position = state.position
     last = train.epochs + stacking.epochs_of(state.model, train)
     unused = False

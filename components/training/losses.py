@@ -7,9 +7,9 @@ from torch import Tensor
 from components.batch import ModelOutput
 
 
-def cross_entropy(logits: Tensor, label: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy per clip [B] of logits [B, K]; smoothing as in Szegedy et al. (1512.00567)."""
-    return F.cross_entropy(logits.float(), label, label_smoothing=smoothing, reduction="none")
+def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
+    """Cross-entropy per clip [B] of logits [B, K]."""
+    return F.cross_entropy(logits.float(), label, reduction="none")
 
 
 def kl(clean: Tensor, adversarial: Tensor) -> Tensor:
@@ -22,14 +22,12 @@ def kl(clean: Tensor, adversarial: Tensor) -> Tensor:
     ).sum(1)
 
 
-def trades(clean: Tensor, adversarial: Tensor, label: Tensor, beta: float, smoothing: float):
+def trades(clean: Tensor, adversarial: Tensor, label: Tensor, beta: float):
     """TRADES (Zhang et al., arXiv 1901.08573, eq. 5): CE(clean) + beta KL(clean || adversarial)."""
-    return cross_entropy(clean, label, smoothing) + beta * kl(clean, adversarial)
+    return cross_entropy(clean, label) + beta * kl(clean, adversarial)
 
 
-def mart(
-    clean: Tensor, adversarial: Tensor, label: Tensor, beta: float, smoothing: float
-) -> Tensor:
+def mart(clean: Tensor, adversarial: Tensor, label: Tensor, beta: float) -> Tensor:
     """MART (Wang et al., ICLR 2020, eq. 11), per clip [B].
 
     Boosted cross-entropy on the adversarial clip, plus beta KL(clean || adversarial) weighted by
@@ -37,18 +35,16 @@ def mart(
     """
     p_adv = F.softmax(adversarial.float(), 1)
     others = p_adv.scatter(1, label[:, None], 0.0).amax(1)
-    boosted = cross_entropy(adversarial, label, smoothing) - torch.log1p(
-        -others.clamp(max=1 - 1e-6)
-    )
+    boosted = cross_entropy(adversarial, label) - torch.log1p(-others.clamp(max=1 - 1e-6))
     p_true = F.softmax(clean.float(), 1).gather(1, label[:, None]).squeeze(1)
     return boosted + beta * kl(clean, adversarial) * (1.0 - p_true)
 
 
-def auxiliary(output: ModelOutput, label: Tensor, smoothing: float) -> Tensor:
+def auxiliary(output: ModelOutput, label: Tensor) -> Tensor:
     """Mean cross-entropy of the per-modality heads, per clip [B]; 0 without heads."""
     if not output.aux:
         return torch.zeros(label.shape[0], device=label.device)
-    heads = [cross_entropy(logits, label, smoothing) for logits in output.aux.values()]
+    heads = [cross_entropy(logits, label) for logits in output.aux.values()]
     return torch.stack(heads).mean(0)
 
 

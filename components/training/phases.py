@@ -66,7 +66,7 @@ def of_the_streams(data: TrainData, train: TrainSection, position: Position, see
         steps,
         full,
         threat=lambda step: full.cell(draw_cell(train.attack.modalities, seed, epoch, step)),
-        lr=lambda step: train.lr * lr_factor(train.schedule, (epoch + step / steps) / train.epochs),
+        lr=lambda step: train.lr * lr_factor((epoch + step / steps) / train.epochs),
         learning=True,
         decay=train.ema,
         probe=train.method not in ("natural", "trades", "mart"),

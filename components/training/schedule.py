@@ -8,29 +8,22 @@ import math
 import torch
 
 from components.attacks import CELLS
-from components.errors import UserError
 from components.seeds import clip_seeds, uniform
 
 MIX = {"rgb": 0.25, "skeleton": 0.25, "both": 0.5}
 WARMUP = 0.3  # share of a one-cycle run in which the rate rises
 
 
-def lr_factor(schedule: str, done: float) -> float:
+def lr_factor(done: float) -> float:
     """Factor on the peak learning rate when the share `done` in [0, 1] of the run is over.
 
-    one_cycle: cosine up from 1/25 over the first 30 %, cosine down to 1e-4 (Smith & Topin,
-    arXiv 1708.07120, as usually implemented). cosine: from 1 to 0 (Loshchilov & Hutter,
-    arXiv 1608.03983).
+    One cycle: cosine up from 1/25 over the first 30 %, cosine down to 1e-4 (Smith & Topin,
+    arXiv 1708.07120, as usually implemented). It needs no choice of when to decay, and the runs
+    here are short.
     """
-    if schedule == "constant":
-        return 1.0
-    if schedule == "cosine":
-        return 0.5 * (1.0 + math.cos(math.pi * done))
-    if schedule == "one_cycle":
-        if done < WARMUP:
-            return _cosine(1.0 / 25.0, 1.0, done / WARMUP)
-        return _cosine(1.0, 1e-4, (done - WARMUP) / (1.0 - WARMUP))
-    raise UserError(f"unknown schedule {schedule!r}; one of one_cycle, cosine, constant")
+    if done < WARMUP:
+        return _cosine(1.0 / 25.0, 1.0, done / WARMUP)
+    return _cosine(1.0, 1e-4, (done - WARMUP) / (1.0 - WARMUP))
 
 
 def _cosine(start: float, end: float, share: float) -> float:

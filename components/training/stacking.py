@@ -92,8 +92,8 @@ def minimise(model: nn.Module, clean: Batch, attacked: Batch, train: TrainSectio
 
 
 def settings_of(train: TrainSection) -> TrainSection:
-    """The settings of a step of this part: batches in one piece, no perturbation of weights."""
-    return replace(train, accumulate=1, awp=0.0)
+    """The settings of a step of this part: batches in one piece."""
+    return replace(train, accumulate=1)
 
 
 METHOD = Method(craft, minimise)

@@ -76,7 +76,7 @@ def evaluation_threat(config: Config) -> ThreatModel:
 
 def _train(spec: dict[str, Any]) -> None:
     config = from_dict(spec["config"])
-    torch.set_num_threads(config.ray.threads_per_worker)
+    torch.set_num_threads(max(1, int(config.ray.cpus_per_worker)))
     keep_freed_memory()
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
@@ -117,7 +117,7 @@ def _state(config: Config, about: dict[str, Any], device: torch.device) -> Train
     if device.type == "cuda":
         channels_last(model)
     train = config.train
-    state = new_state(model, lr=train.lr, weight_decay=train.weight_decay, ema=train.ema)
+    state = new_state(model, lr=train.lr, ema=train.ema)
     if last is not None:
         with last.as_directory() as folder:
             load_state(Path(folder), state)
@@ -179,8 +179,8 @@ def _save_clips(spec: dict[str, Any], error: NonFiniteLoss) -> str:
     store.write(name, json.dumps(body, indent=1).encode())
     return (
         f"{error} in epoch {error.epoch}, step {error.step}. The step's clips are listed in "
-        f"nonfinite_rank*.json in {spec['run']}. Look at these clips, or lower train.lr, set "
-        "train.grad_clip, or train with train.amp=fp32"
+        f"nonfinite_rank*.json in {spec['run']}. Look at these clips, or lower "
+        "train.lr, or train with train.amp=fp32"
     )
 
 

@@ -17,6 +17,7 @@ from components.config import (
 )
 from components.config.base import settings_of
 from components.config.load import ConfigError, valid_keys
+from components.config.removed import REMOVED
 
 ROOT = Path(__file__).parents[2]
 PARAMS = ROOT / "params.yaml"
@@ -29,8 +30,9 @@ def test_params_file_is_the_sample_recipe_and_both_are_the_defaults_of_the_code(
     assert load_config(PARAMS) == Config()
 
 
-def test_every_setting_has_a_meaning():
+def test_every_setting_has_a_meaning_and_there_are_at_most_a_hundred():
     settings = [(key, f) for key, f, _ in settings_of(Config())]
+    assert len(settings) <= 100
     assert not [key for key, f in settings if not f.metadata.get("meaning")]
 
 
@@ -58,7 +60,9 @@ def test_override_changes_one_value_and_nothing_else():
         ("epochs=2", "did you mean 'train.epochs'"),
         ("threat.rgb.eps=-1", r"threat\.rgb\.eps.*at least 0"),
         ("train.lr=.nan", r"train\.lr.*finite"),
-        ("evaluate.curve_eps=[0,-1]", r"evaluate\.curve_eps.*at least 0"),
+        ("seeds=[0,-1]", "seeds.*at least 0"),
+        ("tune.val_steps=2", "the setting tune.val_steps is gone: use train.val_steps"),
+        ("train.augment.mirror=0.5", "train.augment.mirror is gone: .*train.augment=false"),
         ("variant=lat", "no variant 'lat'.*did you mean 'late'"),
         ("recipe=sampel", "no recipe 'sampel'.*did you mean 'sample'"),
         ("model.fusion=mmtm", "use variant=mmtm"),
@@ -81,6 +85,25 @@ def test_unknown_key_inside_the_file_is_named(tmp_path):
     path.write_text("train: {epoch: 3}\n")
     with pytest.raises(ConfigError, match=r"train\.epoch.*train\.epochs"):
         load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: {schedule: cosine}", "the setting train.schedule is gone: .*one cycle"),
+        ("train: {augment: {mirror: 0.5}}", "train.augment.mirror, .* are gone: .*train.augment"),
+        ("report: {compare: [a]}", "report.compare is gone: compare variants"),
+    ],
+)
+def test_a_file_with_a_setting_that_is_gone_says_what_became_of_it(tmp_path, text, message):
+    path = tmp_path / "params.yaml"
+    path.write_text(text + "\n")
+    with pytest.raises(ConfigError, match=message):
+        load_config(path)
+
+
+def test_no_setting_is_both_there_and_gone():
+    assert not set(REMOVED) & {key for key, _, _ in settings_of(Config())}
 
 
 @pytest.mark.parametrize("text", ["a: [", "- 1\n- 2\n"])

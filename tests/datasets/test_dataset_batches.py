@@ -8,7 +8,6 @@ import torch
 
 from components.config import from_dict
 from components.config.data import DataSection
-from components.config.train import AugmentSection
 from components.datasets import (
     BatchLoader,
     ClipDataset,
@@ -17,13 +16,13 @@ from components.datasets import (
     fixed_batches,
     select_split,
 )
-from components.datasets.augment import Choice, augment_rgb, augment_skeleton, draw
+from components.datasets.augment import Choice, Ranges, augment_rgb, augment_skeleton, draw
 from components.datasets.sampling import instants, rgb_rows, skeleton_rows, window_seconds
 from components.ntu.joints import mirror_order
 from components.shards import Clip, ShardSet
 
 SIZES = {"rgb_frames": 4, "rgb_size": 16, "skeleton_frames": 10}
-OFF = AugmentSection(mirror=0, temporal_crop=1, shift=0, rotate=0, scale=0)
+OFF = Ranges(mirror=0, temporal_crop=1, shift=0, rotate=0, scale=0)
 
 
 def custom(**keys: object) -> DataSection:
@@ -55,8 +54,8 @@ def test_an_unknown_class_is_an_error(shards: ShardSet) -> None:
         ClipDataset(shards, [0, 1, 2, 3], [3, 7, 60], **SIZES)
 
 
-@pytest.mark.parametrize("augment", [None, AugmentSection(mirror=0.5, rotate=0.4)])
-def test_batch_contract(shards: ShardSet, augment: AugmentSection | None) -> None:
+@pytest.mark.parametrize("augment", [None, Ranges(mirror=0.5, rotate=0.4)])
+def test_batch_contract(shards: ShardSet, augment: Ranges | None) -> None:
     data = ClipDataset(shards, range(20), [3, 7, 60, 61], **SIZES, augment=augment)
     batch = data.batch([0, 5, 9], epoch=2)
     assert batch.rgb.shape == (3, 3, 4, 16, 16) and batch.rgb.dtype == torch.float32
@@ -79,9 +78,7 @@ def test_pixels_and_joints_are_those_of_the_shard(shards: ShardSet) -> None:
 
 
 def test_a_clip_is_the_same_in_any_batch(shards: ShardSet) -> None:
-    data = ClipDataset(
-        shards, range(20), [3, 7, 60, 61], **SIZES, augment=AugmentSection(mirror=0.5)
-    )
+    data = ClipDataset(shards, range(20), [3, 7, 60, 61], **SIZES, augment=Ranges(mirror=0.5))
     whole, one = data.batch(range(20), epoch=1), data.batch([13], epoch=1)
     for a, b in zip(whole.select(torch.tensor([13]))[:4], one[:4], strict=True):
         assert torch.equal(a, b)
@@ -177,7 +174,7 @@ def test_a_picture_is_mirrored_before_it_is_shifted() -> None:
 
 def test_drawn_choices_stay_in_their_bounds_and_off_means_off() -> None:
     names = [f"clip{i}" for i in range(500)]
-    settings = AugmentSection(mirror=0.5, temporal_crop=0.6, shift=0.1, rotate=0.3, scale=0.2)
+    settings = Ranges(mirror=0.5, temporal_crop=0.6, shift=0.1, rotate=0.3, scale=0.2)
     choices = draw(settings, 0, names, 0)
     assert all(0 <= c.start and c.start + c.share <= 1 + 1e-9 and c.share >= 0.6 for c in choices)
     assert all(abs(c.shift_x) <= 0.1 and abs(c.angle) <= 0.3 for c in choices)

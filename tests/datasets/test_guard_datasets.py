@@ -7,14 +7,13 @@ import pytest
 import torch
 
 from components.config import from_dict
-from components.config.train import AugmentSection
 from components.datasets import BatchLoader, ClipDataset, select_split
-from components.datasets.augment import augment_rgb, augment_skeleton, draw
+from components.datasets.augment import Ranges, augment_rgb, augment_skeleton, draw
 from components.shards import ShardSet
 
 CLASSES = [3, 7, 60, 61]
 SIZES = {"rgb_frames": 4, "rgb_size": 24, "skeleton_frames": 10}
-LIVELY = AugmentSection(mirror=0.5, temporal_crop=0.3, shift=0.2, rotate=0.5, scale=0.3)
+LIVELY = Ranges(mirror=0.5, temporal_crop=0.3, shift=0.2, rotate=0.5, scale=0.3)
 
 
 def window(clip, start: float, share: float, count: int) -> np.ndarray:
@@ -28,7 +27,7 @@ def test_both_streams_are_cut_from_the_same_seconds(augment, shards: ShardSet) -
     data = ClipDataset(shards, range(20), CLASSES, **SIZES, augment=augment, seed=5)
     for epoch in (0, 3):
         batch = data.batch(range(20), epoch=epoch)
-        chosen = draw(augment or AugmentSection(0, 1, 0, 0, 0), 5, list(batch.clip_id), epoch)
+        chosen = draw(augment or Ranges(0, 1, 0, 0, 0), 5, list(batch.clip_id), epoch)
         for i, choice in enumerate(chosen):
             clip = shards.clip(i)
             times = window(clip, choice.start, choice.share, 10)
@@ -79,7 +78,7 @@ def test_classes_are_those_of_all_clips_in_use(shards: ShardSet) -> None:
 
 def test_joints_in_pixels_mirror_about_the_picture(shards: ShardSet) -> None:
     """Shards of another unit: the width of each clip's picture goes to its mirror."""
-    always = AugmentSection(mirror=1.0, temporal_crop=1, shift=0, rotate=0.5, scale=0)
+    always = Ranges(mirror=1.0, temporal_crop=1, shift=0, rotate=0.5, scale=0)
     metres = ClipDataset(shards, range(20), CLASSES, **SIZES, augment=always).batch([0])
     view = SimpleNamespace(
         clip=shards.clip, meta=shards.meta, clip_ids=shards.clip_ids, size=shards.size,
@@ -98,7 +97,7 @@ def test_joints_in_pixels_mirror_about_the_picture(shards: ShardSet) -> None:
 
 
 def test_no_two_choices_of_a_clip_hang_together() -> None:
-    settings = AugmentSection(mirror=0.5, temporal_crop=0.2, shift=0.1, rotate=0.3, scale=0.2)
+    settings = Ranges(mirror=0.5, temporal_crop=0.2, shift=0.1, rotate=0.3, scale=0.2)
     choices = draw(settings, 0, [f"clip{i}" for i in range(2000)], 0)
     columns = [
         [c.start / (1 - c.share + 1e-9), c.share, c.mirror, c.shift_x, c.shift_y, c.angle, c.scale]

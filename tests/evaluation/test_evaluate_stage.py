@@ -184,7 +184,6 @@ def test_export_replays_the_worst_case(artifacts, tmp_path):
         (["variant=mmtm"], "python -m pipelines.train"),
         (["data.custom.subjects=[1,2,3]"], "test"),
         (["evaluate.suite=standard", "evaluate.twin=late"], "pipelines.train variant=late"),
-        (["evaluate.curve_eps=[1.0,0.5]"], "start at 0 and rise"),
     ],
 )
 def test_bad_settings_end_in_one_line(artifacts, tmp_path, capsys, words, message):

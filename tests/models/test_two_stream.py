@@ -182,7 +182,7 @@ def test_fusion_stages_are_python_indices_or_pairs() -> None:
         ({"fusion": "sum"}, "(there are: late, concat,"),
         ({"num_classes": 1}, "num_classes=1"),
         ({"time_parts": -1}, "model.time_parts=-1"),
-        ({"centre": "hip"}, "model.centre='hip'"),
+        ({"centre": "hip"}, "centre='hip'"),
         ({"skeleton": "hcn", "skeleton_frames": 20}, "model.skeleton_frames=20"),
         ({"fusion_settings": {"weights": "max"}}, "model.amr.weights='max'"),
         (

@@ -223,10 +223,7 @@ def test_link_to_an_empty_folder_is_filled(tmp_path: Path) -> None:
 def test_stage_writes_a_sample_that_says_it_is_synthetic(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = [
-        f"paths.data={tmp_path / 'd'}", "sample.clips_per_class=1", "sample.subjects=3",
-        "seed=1",
-    ]  # fmt: skip
+    words = [f"paths.data={tmp_path / 'd'}", "sample.clips_per_class=1", "seed=1"]
     assert run_stage("sample", sample.main, words) == 0
     assert "12 clips of 12 classes" in capsys.readouterr().out
     assert "no file of NTU-RGB+D was used" in (tmp_path / "d" / "README.md").read_text()

@@ -22,8 +22,7 @@ TINY = [
     "data.protocol=custom", "data.custom.subjects=[1,2,3,4]", "data.val_subjects=[2]",
     "model.width=0.25", "model.rgb_frames=4", "model.rgb_size=16", "model.skeleton_frames=8",
     "train.batch_size=16", "train.attack.steps=2", "tracking.system_metrics=false",
-    "tune.epochs=3", "tune.trials=3", "tune.val_steps=2", "tune.finalists=1",
-    "tune.finalist_suite=thin",
+    "tune.epochs=3", "tune.trials=3", "train.val_steps=2", "tune.finalists=1",
 ]  # fmt: skip
 
 

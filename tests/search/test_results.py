@@ -29,9 +29,8 @@ def accuracy(value: float) -> dict:
 
 @pytest.fixture
 def config() -> Config:
-    changes = {"tune.space": SPACE, "tune.epochs": 2, "tune.trials": 8}
-    rung = {"tune.finalist_suite": "quick", "tune.finalist_clips": 0}
-    return apply_overrides(Config(), {**changes, **rung})
+    changes = {"tune.space": SPACE, "tune.epochs": 2, "tune.trials": 8, "train.val_clips": 0}
+    return apply_overrides(Config(), changes)
 
 
 @pytest.fixture
@@ -62,7 +61,9 @@ def search(tmp_path: Path, config: Config) -> Search:
     return made
 
 
-def test_the_second_rung_decides_and_the_defaults_are_in_it(config: Config, search: Search) -> None:
+def test_the_second_rung_decides_and_the_defaults_are_in_it(
+    config: Config, search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trials = search.records()
     chosen = results.finalists(trials, 2)
     assert [t.number for t in chosen] == [5, 4, 0]
@@ -71,12 +72,15 @@ def test_the_second_rung_decides_and_the_defaults_are_in_it(config: Config, sear
     for number, robust in ((5, 0.10), (4, 0.20), (0, 0.15)):
         key = trials[number].key
         scores = {"robust": accuracy(robust), "clean": accuracy(0.8)}
-        search.score_finalist(key, {"suite": "quick", "limit": 0, **scores})
+        search.score_finalist(key, {"suite": "thin", "limit": 0, **scores})
     best = results.winner(config, search.records())
     assert best is not None and best.number == 4
-    other = apply_overrides(config, {"tune.finalist_suite": "standard"})
+    other = apply_overrides(config, {"train.val_clips": 24})
     best = results.winner(other, search.records())
-    assert best is not None and best.number == 5  # scores of another suite do not count
+    assert best is not None and best.number == 5  # scores on other clips do not count
+    monkeypatch.setattr(results, "FINALIST_SUITE", "quick")
+    best = results.winner(config, search.records())
+    assert best is not None and best.number == 5  # nor do those of another suite
 
 
 def test_all_files_say_the_same(tmp_path: Path, config: Config, search: Search) -> None:
@@ -164,7 +168,8 @@ def test_a_trial_s_file_has_all_that_a_reader_needs(tmp_path: Path, search: Sear
         ({"train.epochs": 99}, True),
         ({"paths.artifacts": "/elsewhere"}, True),
         ({"tune.epochs": 5}, False),
-        ({"tune.val_steps": 9}, False),
+        ({"train.val_steps": 9}, False),
+        ({"train.val_clips": 9}, False),
         ({"threat.rgb.eps": 0.1}, False),
         ({"train.lr": 0.1}, False),
         ({"data.val_subjects": [1]}, False),

@@ -26,10 +26,10 @@ UNIFORM = {"kind": "uniform", "low": 0.1, "high": 0.9}
         ("threat.skeleton.norm", "fixed"),
         ("evaluate.suite", "fixed"),
         ("data.val_subjects", "same clips"),
-        ("train.val_steps", "tune.val_steps"),
+        ("train.val_steps", "same attack"),
         ("train.val_clips", "same clips"),
         ("train.epochs", "tune.epochs"),
-        ("tune.val_steps", "itself"),
+        ("tune.epochs", "itself"),
         ("seed", "lucky"),
         ("shard.size", "earlier stages"),
         ("ray.workers", "earlier stages"),
@@ -47,8 +47,8 @@ def test_names_that_must_not_be_searched(name: str, word: str) -> None:
 @pytest.mark.parametrize(
     ("name", "distribution", "word"),
     [
-        ("model.dropout", {"kind": "uniform", "low": 0.1, "high": 1.5}, "below 1"),
-        ("model.dropout", {"kind": "uniform", "low": 0.5, "high": 0.5}, "below"),
+        ("train.ema", {"kind": "uniform", "low": 0.1, "high": 1.5}, "below 1"),
+        ("train.ema", {"kind": "uniform", "low": 0.5, "high": 0.5}, "below"),
         ("train.lr", {"kind": "uniform", "low": 0.0, "high": 0.1, "log": True}, "low"),
         ("model.fusion", {"kind": "choice", "values": ["amr", "armm"]}, "armm"),
         ("model.fusion", {"kind": "choice", "values": []}, "empty"),
@@ -117,14 +117,14 @@ def test_the_grid_is_complete_and_needs_an_end() -> None:
     config = config_with(
         {
             "train.attack.steps": {"kind": "int", "low": 2, "high": 4},
-            "model.dropout": {"kind": "uniform", "low": 0.0, "high": 0.2, "q": 0.1},
+            "train.ema": {"kind": "uniform", "low": 0.0, "high": 0.2, "q": 0.1},
             "model.fusion": {"kind": "choice", "values": ["amr", "mmtm"]},
         }
     )
     points = list(grid(config))
     assert len(points) == 18 and len({str(p) for p in points}) == 18
     with pytest.raises(ConfigError, match="step q"):
-        list(grid(config_with({"model.dropout": UNIFORM})))
+        list(grid(config_with({"train.ema": UNIFORM})))
 
 
 def test_a_default_outside_the_space_is_not_told_to_the_sampler() -> None:
@@ -139,12 +139,12 @@ def test_a_default_outside_the_space_is_not_told_to_the_sampler() -> None:
 
 def test_a_trial_keeps_the_evaluations_threat_and_the_searchs_length() -> None:
     config = config_with(
-        {"train.attack.rgb_eps": {"kind": "uniform", "low": 0.0, "high": 0.2}},
-        epochs=7, val_steps=9, val_clips=11, workers=3,
-    )  # fmt: skip
+        {"train.attack.rgb_eps": {"kind": "uniform", "low": 0.0, "high": 0.2}}, epochs=7, workers=3
+    )
     trial = trial_config(config, resolve(config, {"train.attack.rgb_eps": 0.2}))
     assert trial.train.attack.rgb_eps == 0.2
     assert trial.threat == config.threat and trial.evaluate == config.evaluate
     assert trial.data == config.data and trial.seed == config.seed
     assert (trial.train.epochs, trial.ray.workers) == (7, 3)
-    assert (trial.train.val_steps, trial.train.val_clips) == (9, 11)
+    validation = (config.train.val_steps, config.train.val_clips)
+    assert (trial.train.val_steps, trial.train.val_clips) == validation

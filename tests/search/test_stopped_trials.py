@@ -22,7 +22,7 @@ SETTINGS = {
     "train.batch_size": 16, "train.attack.steps": 2,
     "tracking.system_metrics": False, "tracking.patience": 5.0,
     "tune.space": {"train.lr": {"kind": "uniform", "low": 1e-4, "high": 1e-2, "log": True}},
-    "tune.epochs": 40, "tune.val_steps": 2,
+    "tune.epochs": 40, "train.val_steps": 2,
 }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks._ntu_files import write_tree
+from components.ntu.crop import MARGIN
 from components.ntu.ids import ClipId
 from components.shards.index import seal, unseal
 from components.shards.storage import open_store
@@ -20,7 +21,7 @@ SETTINGS: dict[str, Any] = {
     "jpeg_quality": 0,
     "frames": 6,
     "size": 16,
-    "margin": 0.1,
+    "margin": MARGIN,
 }
 CLIPS = [ClipId(1, camera, subject, 1, 7) for subject in (1, 2, 3) for camera in (1, 2, 3)]
 

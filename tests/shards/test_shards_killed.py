@@ -77,7 +77,7 @@ def test_the_stage_itself_is_killed_and_goes_on(
     plans: Callable[..., list], tree: Path, tmp_path: Path
 ) -> None:
     words = [f"paths.data={tree}", f"paths.artifacts={tmp_path}", "shard.clips_per_shard=1"]
-    words += ["shard.size=16", "shard.frames=6", "shard.margin=0.1", "ray.tasks=1"]
+    words += ["shard.size=16", "shard.frames=6", "ray.tasks=1"]
     words += ["data.protocol=custom", "data.custom.subjects=[1,2]", "index.check=names"]
 
     def stage(name: str) -> subprocess.Popen[bytes]:

@@ -117,7 +117,7 @@ def fresh() -> Callable[..., TrainState]:
     def make(train: TrainSection, seed: int = 0) -> TrainState:
         torch.manual_seed(seed)
         model = build_model(MODEL)
-        return new_state(model, lr=train.lr, weight_decay=train.weight_decay, ema=train.ema)
+        return new_state(model, lr=train.lr, ema=train.ema)
 
     return make
 
@@ -172,7 +172,7 @@ def settings() -> Callable[..., Config]:
     """The whole configuration of a short run on `shards`, with dotted changes."""
 
     def make(**changes) -> Config:
-        model = {key: value for key, value in MODEL.items() if key != "num_classes"}
+        model = {k: v for k, v in MODEL.items() if k not in ("num_classes", "dropout")}
         base = from_dict(
             {
                 "data": {

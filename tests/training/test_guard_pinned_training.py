@@ -10,8 +10,7 @@ RUNS = {
     for method in ("natural", "pgd_at", "trades", "mart", "fgsm_rs", "nfgsm", "free")
 } | {
     "everything": {
-        "method": "mart", "ema": 0.9, "awp": 0.01, "label_smoothing": 0.1, "schedule": "cosine",
-        "accumulate": 2, "ramp": 0.5, "grad_clip": 0.5, "beta": 3.0,
+        "method": "mart", "ema": 0.9, "accumulate": 2, "ramp": 0.5,
     },
 }  # fmt: skip
 ROW = (

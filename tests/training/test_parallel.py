@@ -31,9 +31,7 @@ def free_port() -> int:
 def test_two_workers_end_with_one_model(
     method, fresh, section, data, threat, tmp_path, model_config
 ):
-    train = section(
-        method=method, awp=0.01, accumulate=2, ema=0.9, attack={"steps": 2, "modalities": "mix"}
-    )
+    train = section(method=method, accumulate=2, ema=0.9, attack={"steps": 2, "modalities": "mix"})
     port = free_port()
 
     def work(rank: int) -> None:

@@ -32,7 +32,7 @@ class Fusion(NamedTuple):
     penalties: functions ModelOutput -> scalar, added to the training loss
     needs_heads: whether the merge reads the per-modality logits
     heads: (features of the two modalities, classes) -> the per-modality classifiers
-    dropout: of the features, in place of `model.dropout`; None = `model.dropout`
+    dropout: of the features, in place of the model's; None = the model's
     time_parts: parts of time into which features are pooled
     """
 

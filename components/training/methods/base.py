@@ -18,6 +18,8 @@ from components.batch import Batch, ModelOutput, logits_of
 from components.config.train import TrainSection
 from components.training import losses
 
+BETA = 6.0  # weight of the robust term: TRADES' own choice (section 5.3), and MART's is near it
+
 
 class InnerProblem(NamedTuple):
     """The inner maximisation of one batch: the plain `module`, its clips and their budget.
@@ -87,7 +89,6 @@ def craft_pgd(problem: InnerProblem) -> Batch:
             seed=problem.seed,
             steps=problem.steps(),
             rel_alpha=attack.rel_alpha,
-            random_start=attack.random_start,
             early_stop=attack.early_stop,
             loss="ce",
             name="train",
@@ -99,7 +100,7 @@ def minimise_adversarial(
 ) -> Terms:
     """Cross-entropy on the adversarial clips alone (Madry et al., arXiv 1706.06083, eq. 2.1)."""
     output = model(adversarial.rgb, adversarial.skeleton, adversarial.present)
-    loss = losses.cross_entropy(logits_of(output), adversarial.label, train.label_smoothing)
+    loss = losses.cross_entropy(logits_of(output), adversarial.label)
     return Terms(loss + extras(model, output, adversarial, train), logits_of(output), None)
 
 
@@ -110,13 +111,13 @@ def minimise_pair(
     train: TrainSection,
     term: Callable[..., Tensor],
 ) -> Terms:
-    """`term(clean logits, adversarial logits, label, beta, smoothing)` from one forward pass."""
+    """`term(clean logits, adversarial logits, label, beta)` from one forward pass."""
     pairs = zip(clean[:3], adversarial[:3], strict=True)
     output = model(*(torch.cat([a, b]) for a, b in pairs))
     if isinstance(output, Tensor):
         output = ModelOutput(output, {}, {}, {})
     first, second = losses.halves(output)
-    loss = term(first.logits, second.logits, clean.label, train.beta, train.label_smoothing)
+    loss = term(first.logits, second.logits, clean.label, BETA)
     return Terms(loss + extras(model, second, clean, train), second.logits, first.logits)
 
 
@@ -127,6 +128,6 @@ def extras(
     if isinstance(output, Tensor):
         return output.new_zeros(batch.size, dtype=torch.float32)
     # Also with weight zero: DDP must see every parameter used.
-    extra = train.aux_weight * losses.auxiliary(output, batch.label, train.label_smoothing)
+    extra = train.aux_weight * losses.auxiliary(output, batch.label)
     regulariser = getattr(unwrap(model), "regulariser", None)
     return extra if regulariser is None else extra + regulariser(output)

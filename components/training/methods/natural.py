@@ -16,7 +16,7 @@ def craft(problem: InnerProblem) -> Batch:
 def minimise(model: nn.Module, clean: Batch, adversarial: Batch, train: TrainSection) -> Terms:
     """Cross-entropy on the clips as they are."""
     output = model(clean.rgb, clean.skeleton, clean.present)
-    loss = losses.cross_entropy(logits_of(output), clean.label, train.label_smoothing)
+    loss = losses.cross_entropy(logits_of(output), clean.label)
     return Terms(loss + extras(model, output, clean, train), None, logits_of(output))
 
 
