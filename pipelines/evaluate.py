@@ -14,6 +14,7 @@ import pyarrow as pa
 from components.checkpoint import read_config
 from components.datasets import select_split
 from components.evaluation.checks import SUBSET
+from components.evaluation.comparable import clips_fingerprint
 from components.evaluation.curves import check_factors, curves
 from components.evaluation.evaluate import Chunk, assemble, rank
 from components.evaluation.export import check_licence, export_adversarial
@@ -215,6 +216,9 @@ def write_results(
     if found["curves"]:
         drawn = sum(len(piece.rows) for piece in pieces if piece.kind == "curves")
         grids = [grid for _, grid in found["curves"]]
+        # What curves of several runs must share before they may stand in one table.
+        curve["shards_fingerprint"] = clips.fingerprint
+        curve["clips_fingerprint"] = clips_fingerprint(clips.ids[:drawn])
         curve = curves(grids, drawn, threat, stage.config.evaluate.curve_eps, curve)
     if stage.config.evaluate.export:
         export_adversarial(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from components.attacks import CELLS
+from components.evaluation.comparable import differences_in_terms
 from components.evaluation.metrics import accuracy_of
 from components.reporting.read import ReportError, read_curves
 
@@ -34,19 +35,18 @@ def train_eps_tables(curves: Curves) -> list[dict[str, Any]]:
 
     A row is `run`, `train_eps` by modality and `accuracy` by column, sorted by training eps. In the
     cell "both" the two budgets grow together. Empty unless two models differ in training eps.
-    Raises ReportError when the models were not tested with the same budgets.
+    Raises ReportError when the models were not tested on the same terms (budgets, attack, clips).
     """
     rows = sorted(curves.items(), key=lambda item: (*_trained(item[1]), item[0]))
     if len({_trained(curve) for _, curve in rows}) < 2:
         return []
     first, one = rows[0]
     for run, curve in rows[1:]:
-        for key in ("eps", "norm", "attack"):
-            if curve[key] != one[key]:
-                raise ReportError(
-                    f"{first} and {run} were tested with another {key} ({one[key]} and "
-                    f"{curve[key]}); evaluate them with the same threat and evaluate settings"
-                )
+        if terms := differences_in_terms(one, curve):
+            raise ReportError(
+                f"{first} and {run} were tested with another {' and '.join(terms)}; evaluate them "
+                "on the same clips, with the same threat and evaluate settings"
+            )
     touched = [m for m in MODALITIES if one["eps"].get(m)]
     tables = []
     for cell in CELLS:

@@ -15,12 +15,12 @@ from components.attacks import Budget, ThreatModel
 from components.batch import Batch
 from components.evaluation.curves import curves, standing_grid
 from components.evaluation.evaluate import evaluate_model
+from components.evaluation.verdicts import verdicts
 from components.models import build_model
 from components.reporting.page import threat_words
 from components.reporting.paired import differences
 from components.reporting.read import ReportError, read_results
 from components.reporting.table import rows_of, terminal_table
-from components.reporting.verdicts import verdicts
 from pipelines import report
 from pipelines._stage import run_stage
 
@@ -243,6 +243,12 @@ def test_training_eps_against_test_eps_over_several_runs(
     path.write_text(json.dumps(other))
     assert _run(artifacts, compare) == 2
     assert "tested with another eps" in capsys.readouterr().err
+    first = {**curves["strong"], "clips_fingerprint": "one", "shards_fingerprint": "a"}
+    (artifacts.parent / "strong" / "evaluation" / "amr_curves.json").write_text(json.dumps(first))
+    second = {**curves["weak"], "clips_fingerprint": "two", "shards_fingerprint": "b"}
+    path.write_text(json.dumps(second))
+    assert _run(artifacts, compare) == 2
+    assert "another shards and set of test clips" in capsys.readouterr().err
     path.unlink()
     assert _run(artifacts, compare) == 2
     assert "holds no curves" in capsys.readouterr().err
@@ -373,6 +379,7 @@ def test_models_tested_on_other_clips_are_not_compared(artifacts: Path) -> None:
         ("suite", "attack suite"),
         ("shards_fingerprint", "shards"),
         ("clips", "number of test clips"),
+        ("clips_fingerprint", "set of test clips"),
         ("recipe", "recipe"),
     ],
 )
