@@ -1,8 +1,9 @@
 """May this model become champion? Reasons for and against, from the evaluations alone.
 
-It may when its evaluation is whole (all test clips, all three cells), no gradient-masking flag is
-up, the thresholds of `params.yaml` hold, and neither its clean accuracy nor its worst-case robust
-accuracy in any cell is below the present champion's beyond the 95 % interval of the difference.
+It may when its evaluation is whole (all test clips, all three cells), the gradient-masking checks
+had clips enough to tell and none failed, the thresholds of `params.yaml` hold, and neither its
+clean accuracy nor its worst-case robust accuracy in any cell is below the present champion's beyond the
+95 % interval of the difference.
 """
 
 import math
@@ -104,11 +105,18 @@ def _no_flags(summary: Mapping[str, Any]) -> Check:
     # Checks on the records alone are always made; this one needs the model itself.
     if not any(flag["check"] == "random_output" for flag in summary.get("flags", ())):
         return Check("flags", False, "the gradient-masking checks were not run")
-    raised, warnings = (raised_flags(summary, status) for status in ("fail", "warn"))
-    reason = f"gradient-masking flags: {', '.join(raised)}" if raised else "no flag is up"
+    raised, untold, warnings = (
+        raised_flags(summary, status) for status in ("fail", "too-few", "warn")
+    )
+    parts = [f"gradient-masking flags: {', '.join(raised)}"] if raised else []
+    if untold:
+        parts.append(
+            f"too few rightly classified clips for the gradient-masking checks {', '.join(untold)}"
+        )
+    reason = "; ".join(parts) or "no flag is up"
     if warnings:
         reason += f" (warnings: {', '.join(warnings)})"
-    return Check("flags", not raised, reason)
+    return Check("flags", not parts, reason)
 
 
 def _at_least(what: str, accuracy: Mapping[str, Any], least: float) -> Check:

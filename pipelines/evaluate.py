@@ -13,10 +13,9 @@ import pyarrow as pa
 
 from components.checkpoint import read_config
 from components.datasets import select_split
-from components.evaluation.checks import SUBSET
 from components.evaluation.comparable import clips_fingerprint
 from components.evaluation.curves import check_factors, curves
-from components.evaluation.evaluate import Chunk, assemble, rank
+from components.evaluation.evaluate import Chunk, assemble
 from components.evaluation.export import check_licence, export_adversarial
 from components.evaluation.job import (
     Piece,
@@ -29,6 +28,7 @@ from components.evaluation.job import (
     write_atomically,
 )
 from components.evaluation.records import SCHEMA
+from components.evaluation.subset import rank
 from components.evaluation.suite import SUITES, Entry, suite_hash
 from components.files import write_json
 from components.sample.folder import read_marker
@@ -144,7 +144,8 @@ def plan(stage: Stage, name: str, clips: Clips) -> list[Piece]:
     )
     pieces = [replace(base, rows=part) for part in split_evenly(clips.rows, section.batch_size)]
     if section.checks:
-        pieces.append(replace(base, kind="checks", rows=as_rows(clips.rows[:SUBSET])))
+        # All of them, in order of `rank`: the checks read on until enough are classified rightly.
+        pieces.append(replace(base, kind="checks", rows=as_rows(clips.rows)))
     if section.curve_clips:
         some = clips.rows[: section.curve_clips]
         pieces += [replace(base, kind="curves", rows=p) for p in split_evenly(some, CURVE_CLIPS)]

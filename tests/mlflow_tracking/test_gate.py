@@ -67,6 +67,11 @@ def test_the_first_sound_model_becomes_champion() -> None:
             {},
             "zero_gradients",
         ),
+        (
+            evaluated(flags=[CHECKED, {"check": "unbounded", "status": "too-few"}]),
+            {},
+            "too few rightly classified clips for the gradient-masking checks unbounded",
+        ),
         (evaluated(), {"min_clean_acc": 0.76}, "0.750 (at least 0.760"),
         (evaluated(), {"min_robust_acc": 0.41}, "0.400 (at least 0.410"),
     ],
