@@ -2,8 +2,8 @@
 
 It may when its evaluation is whole (all test clips, all three cells), the gradient-masking checks
 had clips enough to tell and none failed, the thresholds of `params.yaml` hold, and neither its
-clean accuracy nor its worst-case robust accuracy in any cell is below the present champion's beyond the
-95 % interval of the difference.
+clean accuracy nor its worst-case robust accuracy in any cell is below the present champion's
+beyond the 95 % interval of the difference.
 """
 
 import math

@@ -270,7 +270,8 @@ def _grows_with_eps(model: nn.Module, clips: Batch, threat: ThreatModel, seed: i
     ]
     n = clips.size
     rise = max(0, *(b - a for a, b in zip(left, left[1:], strict=False)))
-    flat = wilson(left[0], n)[0] > 0.1 and left[-1] >= left[0]
+    grows = any(budget.eps > 0 for budget in threat.budgets.values())
+    flat = grows and wilson(left[0], n)[0] > 0.1 and left[-1] >= left[0]
     status = "fail" if flat else graded(wilson(rise, n)[0], 0.02, 0.1)
     note = "a larger budget does not lower the accuracy"
     figures = {f"eps_x{f:g}": k / n for f, k in zip(factors, left, strict=True)}

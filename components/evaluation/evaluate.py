@@ -12,17 +12,18 @@ import torch
 from torch import nn
 
 from components.attacks import CELLS, ThreatModel, frozen
+from components.attacks.checked import looked_at
 from components.batch import Batch, ModelOutput
 from components.errors import UserError
 from components.evaluation.cascade import ChunkResult, run_cascade
 from components.evaluation.checks import Flag, check_model
-from components.evaluation.loop import cells_of, check_budgets, device_of, pixel_bounds
+from components.evaluation.loop import cells_of, device_of
 from components.evaluation.outcome_checks import check_records
 from components.evaluation.records import to_records
 from components.evaluation.subset import Subset
 from components.evaluation.suite import Entry, describe, entries_of, suite_hash
 from components.evaluation.summary import summarise
-from components.inputs import check_clips, check_labels, check_logits
+from components.inputs import check_labels, check_logits
 
 
 @dataclass
@@ -81,9 +82,8 @@ def evaluate_model(
     results: list[ChunkResult] = []
     subset = Subset()
     outputs = 0
-    check_budgets(threat, unit)
     for part in parts:
-        batch = check_clips(part, **pixel_bounds(threat), unit=unit).to(device)
+        batch = looked_at(part, threat, unit).to(device)
         if not chunks:
             has, outputs = abilities(model, batch)
             entries = entries_of(suite, has | ({"twin"} if twin is not None else set()))
@@ -111,7 +111,7 @@ def abilities(model: nn.Module, clips: Batch) -> tuple[frozenset[str], int]:
     if isinstance(output, ModelOutput):
         has = {part for part in ("weights", "aux") if getattr(output, part)}
     logits = output.logits if isinstance(output, ModelOutput) else output
-    return frozenset(has), check_logits(logits, one.size)
+    return frozenset(has), check_logits(logits, 1)
 
 
 def chunk_of(result: ChunkResult) -> Chunk:
