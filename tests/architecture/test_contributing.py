@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from benchmarks._ntu_files import write_video
 from tests._support.examples import ROOT, examples
@@ -102,3 +103,28 @@ def test_what_was_added_is_in_the_style_of_the_house(copy: Path) -> None:
     for words in (["check"], ["format", "--check"]):
         done = subprocess.run([ruff, *words, *paths], cwd=copy, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout
+
+
+def test_the_hooks_and_the_workflow_call_what_is_there() -> None:
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    entries = [hook["entry"].split() for hook in hooks]
+    assert [words[:2] for words in entries] == [
+        [".venv/bin/ruff", "format"],
+        [".venv/bin/ruff", "check"],
+    ]
+    assert all(hook["language"] == "system" for hook in hooks)
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yml").read_text())
+    steps = [step.get("run", "") for step in workflow["jobs"]["test"]["steps"]]
+    assert steps[-1] == "bash .ci/run" and (ROOT / ".ci" / "run").is_file()
+    assert workflow["permissions"] == {"contents": "read"}
+
+
+def test_a_hook_formats_and_mends(copy: Path) -> None:
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    (copy / "untidy.py").write_text("import sys\nimport os\nx = [1,2]\nprint(os, sys)\n")
+    for hook in hooks:
+        ruff = Path(sys.executable).with_name("ruff")
+        words = [str(ruff), *hook["entry"].split()[1:], "untidy.py"]
+        assert subprocess.run(words, cwd=copy, capture_output=True).returncode == 0
+    tidy = (copy / "untidy.py").read_text()
+    assert tidy == "import os\nimport sys\n\nx = [1, 2]\nprint(os, sys)\n"
