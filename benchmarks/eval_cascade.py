@@ -22,7 +22,8 @@ from components.checkpoint import load_model
 from components.config import from_dict
 from components.datasets import ClipDataset, select_split
 from components.evaluation.cascade import ChunkResult, run_cascade
-from components.evaluation.evaluate import abilities, rank
+from components.evaluation.evaluate import abilities
+from components.evaluation.subset import rank
 from components.evaluation.suite import Entry, entries_of
 from components.models import build_model
 from components.shards import ShardSet

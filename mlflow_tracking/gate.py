@@ -1,8 +1,9 @@
 """May this model become champion? Reasons for and against, from the evaluations alone.
 
-It may when its evaluation is whole (all test clips, all three cells), no gradient-masking flag is
-up, the thresholds of `params.yaml` hold, and neither its clean accuracy nor its worst-case robust
-accuracy in any cell is below the present champion's beyond the 95 % interval of the difference.
+It may when its evaluation is whole (all test clips, all three cells), the gradient-masking checks
+had clips enough to tell and none failed, the thresholds of `params.yaml` hold, and neither its
+clean accuracy nor its worst-case robust accuracy in any cell is below the present champion's
+beyond the 95 % interval of the difference.
 """
 
 import math
@@ -10,12 +11,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from components.config.evaluate import RegisterSection
+from components.evaluation.comparable import differences_in_terms
 from components.evaluation.metrics import paired_difference
+from components.evaluation.verdicts import verdicts
 
 CELLS = ("rgb", "skeleton", "both")
 
@@ -24,15 +25,13 @@ CELLS = ("rgb", "skeleton", "both")
 class Evaluated:
     """A model's evaluation.
 
-    summary: `artifacts/evaluation/<model>.json`
+    summary: `artifacts/<recipe>/evaluation/<run>.json`; {} for a model without an evaluation
     records: its per-clip rows, where at hand: they make the comparison paired and so sharper
-    terms: what must be equal before two figures may be compared (attack suite, budget, data)
     """
 
     name: str
     summary: Mapping[str, Any]
     records: pa.Table | None
-    terms: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -106,11 +105,18 @@ def _no_flags(summary: Mapping[str, Any]) -> Check:
     # Checks on the records alone are always made; this one needs the model itself.
     if not any(flag["check"] == "random_output" for flag in summary.get("flags", ())):
         return Check("flags", False, "the gradient-masking checks were not run")
-    raised, warnings = (raised_flags(summary, status) for status in ("fail", "warn"))
-    reason = f"gradient-masking flags: {', '.join(raised)}" if raised else "no flag is up"
+    raised, untold, warnings = (
+        raised_flags(summary, status) for status in ("fail", "too-few", "warn")
+    )
+    parts = [f"gradient-masking flags: {', '.join(raised)}"] if raised else []
+    if untold:
+        parts.append(
+            f"too few rightly classified clips for the gradient-masking checks {', '.join(untold)}"
+        )
+    reason = "; ".join(parts) or "no flag is up"
     if warnings:
         reason += f" (warnings: {', '.join(warnings)})"
-    return Check("flags", not raised, reason)
+    return Check("flags", not parts, reason)
 
 
 def _at_least(what: str, accuracy: Mapping[str, Any], least: float) -> Check:
@@ -126,17 +132,13 @@ def _worst(summary: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _against(candidate: Evaluated, champion: Evaluated, replace: bool) -> list[Check]:
-    other = sorted(
-        key
-        for key in candidate.terms.keys() | champion.terms.keys()
-        if candidate.terms.get(key) != champion.terms.get(key)
-    )
-    if other:
-        words = ", ".join(other)
-        reason = (
-            f"{champion.name} was measured on other terms ({words}), so the figures cannot be "
-            "compared"
-        )
+    if champion.summary:
+        other = differences_in_terms(candidate.summary, champion.summary)
+        found = f"was evaluated with another {' and '.join(other)}" if other else ""
+    else:
+        found = "has no evaluation"
+    if found:
+        reason = f"{champion.name} {found}, so the figures cannot be compared"
         hint = (
             "; replaced as register.replace asks"
             if replace
@@ -179,18 +181,3 @@ def _difference(
     low = value - math.hypot(a["value"] - a["low"], b["high"] - b["value"])
     high = value + math.hypot(a["high"] - a["value"], b["value"] - b["low"])
     return value, low, high, "unpaired"
-
-
-def verdicts(records: pa.Table, cell: str) -> dict[str, bool]:
-    """Per clip, whether it is right on clean input and on every adversarial input of `cell`.
-
-    "both" counts what was found in the single modalities too: it lies in the joint budget.
-    """
-    cells = {"clean", cell} | ({"rgb", "skeleton"} if cell == "both" else set())
-    inside = np.isin(records["cell"].to_numpy(zero_copy_only=False), sorted(cells))
-    clips = records["clip_id"].to_numpy(zero_copy_only=False)[inside]
-    correct: NDArray[np.bool_] = records["correct"].to_numpy(zero_copy_only=False)[inside]
-    standing = dict.fromkeys(clips.tolist(), True)
-    for clip in clips[~correct].tolist():
-        standing[clip] = False
-    return standing

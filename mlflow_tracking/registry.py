@@ -42,7 +42,7 @@ class Candidate:
     """What is to be registered. Files are read from disk; nothing of them is executed.
 
     checkpoint: folder of `components.checkpoint`; evaluation, records: what evaluate wrote
-    shards: settings of `shards.json`; terms: what must be equal for a comparison of figures
+    shards: settings of `shards.json`
     """
 
     model: str
@@ -50,7 +50,6 @@ class Candidate:
     evaluation: Path
     records: Path
     shards: Mapping[str, Any]
-    terms: Mapping[str, Any]
 
     @property
     def identity(self) -> dict[str, str]:
@@ -63,7 +62,7 @@ class Candidate:
     def evaluated(self) -> Evaluated:
         """Its figures for the gate."""
         summary = json.loads(self.evaluation.read_text())
-        return Evaluated("this model", summary, read_records(self.records), self.terms)
+        return Evaluated("this model", summary, read_records(self.records))
 
 
 def file_sha(path: Path) -> str:
@@ -92,8 +91,7 @@ def find_version(mlflow: "MlflowClient", name: str, identity: Mapping[str, str])
 def champion(mlflow: "MlflowClient", name: str) -> tuple[str, Evaluated] | None:
     """The present champion's version and figures; None when there is none.
 
-    A champion that somebody made by other means has no evaluation: then its terms differ from any
-    and nothing can be compared.
+    A champion that somebody made by other means has no evaluation, and nothing can be compared.
     """
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
@@ -110,12 +108,11 @@ def champion(mlflow: "MlflowClient", name: str) -> tuple[str, Evaluated] | None:
             uri = f"models:/{name}/{version}/artifacts/evaluation"
             folder = Path(download_artifacts(artifact_uri=uri, dst_path=place))
             summary = json.loads((folder / "summary.json").read_text())
-            terms = json.loads((folder / "terms.json").read_text())
             records = read_records(folder / "records.arrow")
         except (MlflowException, OSError, ValueError) as error:
             log.warning("%s of %s has no evaluation to compare with: %s", label, name, error)
-            return version, Evaluated(label, {}, None, {"evaluation": None})
-    return version, Evaluated(label, summary, records, terms)
+            return version, Evaluated(label, {}, None)
+    return version, Evaluated(label, summary, records)
 
 
 def fetch(tracking_uri: str, model_uri: str, place: Path) -> tuple[Path, Path]:
@@ -240,7 +237,6 @@ def _stage_files(
     shutil.copyfile(candidate.evaluation, evaluation / "summary.json")
     if candidate.records.is_file():
         shutil.copyfile(candidate.records, evaluation / "records.arrow")
-    (evaluation / "terms.json").write_text(json.dumps(dict(candidate.terms), indent=2) + "\n")
     serving = place / SETTINGS
     serving.write_text(json.dumps({"shards": dict(candidate.shards)}, indent=2) + "\n")
     (about / "card.md").write_text(card)

@@ -65,7 +65,7 @@ class Seen:
 
 def see(root: Path, found: Found, config: Config) -> Seen:
     """Look at one clip with the settings of the index and shard stages."""
-    source, seconds = get_source(config.data.source), config.data.clip_seconds
+    source, seconds = get_source(config.data.source), config.index.clip_seconds
     video: Video | Rejected = Rejected("no-video", "there is a skeleton but no video")
     people: People | Rejected = Rejected("no-skeleton", "there is a video but no skeleton")
     if found.video:
@@ -96,7 +96,7 @@ def _kept(source: Source, root: Path, found: Found, config: Config) -> Kept:
         frames=shard.frames,
         size=shard.size,
         margin=MARGIN,
-        seconds=config.data.clip_seconds,
+        seconds=config.index.clip_seconds,
     )
 
 

@@ -13,9 +13,9 @@ import pyarrow as pa
 
 from components.checkpoint import read_config
 from components.datasets import select_split
-from components.evaluation.checks import SUBSET
+from components.evaluation.comparable import clips_fingerprint
 from components.evaluation.curves import FACTORS, curves
-from components.evaluation.evaluate import Chunk, assemble, rank
+from components.evaluation.evaluate import Chunk, assemble
 from components.evaluation.export import check_licence, export_adversarial
 from components.evaluation.gallery import CANDIDATES, Gallery, to_file_table
 from components.evaluation.job import (
@@ -29,6 +29,7 @@ from components.evaluation.job import (
     write_atomically,
 )
 from components.evaluation.records import SCHEMA
+from components.evaluation.subset import rank
 from components.evaluation.suite import SUITES, Entry, suite_hash
 from components.files import write_json
 from components.sample.folder import read_marker
@@ -143,7 +144,8 @@ def plan(stage: Stage, name: str, clips: Clips) -> list[Piece]:
     )
     pieces = [replace(base, rows=part) for part in split_evenly(clips.rows, section.batch_size)]
     if section.checks:
-        pieces.append(replace(base, kind="checks", rows=as_rows(clips.rows[:SUBSET])))
+        # All of them, in order of `rank`: the checks read on until enough are classified rightly.
+        pieces.append(replace(base, kind="checks", rows=as_rows(clips.rows)))
     if section.curve_clips:
         some = clips.rows[: section.curve_clips]
         pieces += [replace(base, kind="curves", rows=p) for p in split_evenly(some, CURVE_CLIPS)]
@@ -220,6 +222,9 @@ def write_results(
     if found["curves"]:
         drawn = sum(len(piece.rows) for piece in pieces if piece.kind == "curves")
         grids = [grid for _, grid in found["curves"]]
+        # What curves of several runs must share before they may stand in one table.
+        curve["shards_fingerprint"] = clips.fingerprint
+        curve["clips_fingerprint"] = clips_fingerprint(clips.ids[:drawn])
         curve = curves(grids, drawn, threat, FACTORS, curve)
     if stage.config.evaluate.export:
         export_adversarial(

@@ -58,7 +58,7 @@ def _look(stage: Stage, clips: list[Found]) -> Iterator[Look]:
     from pipelines._cluster import cluster, parallel
 
     name, root = stage.config.data.source, stage.data
-    seconds = stage.config.data.clip_seconds
+    seconds = stage.config.index.clip_seconds
 
     def look_at(chunk: list[Found]) -> list[Look]:
         return look_at_all(get_source(name), root, chunk, seconds)

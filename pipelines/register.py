@@ -62,20 +62,12 @@ def gather(stage: Stage) -> tuple[registry.Candidate, dict[str, Any]]:
             f"{evaluation} is the evaluation of another checkpoint than {folder}; "
             "run `python -m pipelines.evaluate` first"
         )
-    terms = {
-        "suite": summary.get("suite_hash"),
-        "threat": summary.get("threat_fingerprint"),
-        "protocol": data["protocol"],
-        "shards": data["fingerprint"],
-        "classes": checkpoint["classes"],
-    }
     candidate = registry.Candidate(
         model=model,
         checkpoint=folder,
         evaluation=evaluation,
         records=evaluation.with_suffix(".arrow"),
         shards={k: v for k, v in shards.index.items() if k not in ("shards", "rejected")},
-        terms=terms,
     )
     return candidate, data
 
@@ -152,7 +144,7 @@ def _facts(stage: Stage, candidate: registry.Candidate) -> dict[str, Any]:
     }
     return {
         **lineage.collect(stage.config, stage.artifacts),
-        "suite_hash": candidate.terms["suite"],
+        "suite_hash": read_json(candidate.evaluation).get("suite_hash"),
         **{key: box.state()["run_id"] or box.key for key, box in runs.items() if box},
     }
 

@@ -45,7 +45,7 @@ def main(stage: Stage) -> None:
         root=str(stage.data),
         where=stage.shards,
         settings=settings,
-        seconds=config.data.clip_seconds,
+        seconds=config.index.clip_seconds,
     )
     unseal(store)
     started = time.monotonic()

@@ -119,6 +119,11 @@ def warnings_of(commit: str) -> list[str]:
             f"{TRACKING} stays here ({why}); the job logs to tracking.uri of params.yaml, to the "
             "variable as the nodes have it, or to mlflow.db in the workspace"
         )
+    elif uri and parse_address(uri, "tracking").host in ("127.0.0.1", "localhost", "::1"):
+        lines.append(
+            f"{TRACKING}={uri} travels along; on the cluster's head it means the head itself, so "
+            "the server must be there too"
+        )
     return lines
 
 

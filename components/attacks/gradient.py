@@ -113,6 +113,12 @@ def _grads(value: Tensor, leaves: Mapping[str, Tensor], keep: bool = False) -> d
         value.sum(), list(leaves.values()), retain_graph=keep, allow_unused=True
     )
     return {
-        m: torch.zeros_like(x) if g is None else g
+        m: torch.zeros_like(x) if g is None else _writable(g)
         for (m, x), g in zip(leaves.items(), found, strict=True)
     }
+
+
+def _writable(grad: Tensor) -> Tensor:
+    """Attacks step in place. The gradient of a plain sum is one number in all places at once."""
+    shared = any(step == 0 and n > 1 for step, n in zip(grad.stride(), grad.shape, strict=True))
+    return grad.contiguous() if shared else grad

@@ -39,9 +39,6 @@ class DataSection(Section):
     val_subjects: tuple[int, ...] = setting((2, 5, 9, 14), "training subjects that validate")
     val_setups: tuple[int, ...] = setting((), "training setups that validate")
     keep_missing: bool = setting(False, "keep clips on the official lists of missing skeletons")
-    clip_seconds: float = setting(
-        300.0, "a clip that takes longer to read is rejected; 0 = no limit", unit="seconds", ge=0
-    )
 
     def __post_init__(self) -> None:
         named = [name for name, numbers in self.custom.items() if numbers]
@@ -64,6 +61,9 @@ class IndexSection(Section):
     """How thoroughly the index stage looks at each clip."""
 
     check: Literal["full", "names"] = setting("full", "open every file, or look at names alone")
+    clip_seconds: float = setting(
+        300.0, "a clip that takes longer to read is rejected; 0 = no limit", unit="seconds", ge=0
+    )
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import Field, fields, is_dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from components.config.base import settings_of, to_dict
 from components.config.removed import what_became
 from components.config.root import Config
+from components.config.tune import Choice, Ratio
 from components.errors import UserError
 
 FRACTION = re.compile(r"\s*([\d.]+)\s*/\s*([\d.]+)\s*")
@@ -99,6 +100,7 @@ def from_dict(tree: Mapping[str, Any]) -> Config:
     faults = [fault for item in settings_of(config) for fault in _out_of_bounds(*item)]
     if faults:
         raise ConfigError("\n".join(faults))
+    _check_space(config)
     return config
 
 
@@ -188,6 +190,34 @@ def _out_of_bounds(key: str, declared: Field[Any], value: Any) -> Iterable[str]:
         for name, bound in (bounds or {}).items():
             if not _HOLDS[name](number, bound):
                 yield f"{key}: must be {_WORDS[name]} {bound:g} (got {number!r})"
+
+
+def _check_space(config: Config) -> None:
+    """ConfigError where an end of the search space is no value of its setting: a wrong unit, say.
+
+    Only where the setting is a real number. Whether a name may be searched at all, and choices
+    that depend on each other, are left to the search (`components.search.space`).
+    """
+    flat, tree = flatten(config), to_dict(config)
+    tree["tune"]["space"] = {}
+    for name, drawn in config.tune.space.items():
+        if not name.startswith(("train.", "model.")) or not isinstance(flat.get(name), float):
+            continue
+        of = flat.get(drawn.of) if isinstance(drawn, Ratio) else 1.0
+        ends = drawn.values if isinstance(drawn, Choice) else (drawn.low, drawn.high)
+        if not isinstance(drawn, Choice) and not drawn.low < drawn.high:
+            continue
+        for end in ends:
+            if not _is_number(end) or not _is_number(of):
+                continue
+            try:
+                apply_overrides(tree, {name: end * of})
+            except ConfigError as error:
+                raise ConfigError(f"tune.space: {name}: {error}") from error
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 _HOLDS = {

@@ -3,7 +3,6 @@
 `pipelines.evaluate` runs the same functions, chunk by chunk on a cluster.
 """
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,17 +12,19 @@ import torch
 from torch import nn
 
 from components.attacks import CELLS, ThreatModel, frozen
+from components.attacks.checked import looked_at
 from components.batch import Batch, ModelOutput
 from components.errors import UserError
 from components.evaluation.cascade import ChunkResult, run_cascade
-from components.evaluation.checks import SUBSET, Flag, check_model
-from components.evaluation.loop import cells_of, check_budgets, device_of, pixel_bounds
+from components.evaluation.checks import Flag, check_model
+from components.evaluation.loop import cells_of, device_of
 from components.evaluation.outcome_checks import check_records
 from components.evaluation.records import to_records
 from components.evaluation.stream_checks import check_streams, streams_of
+from components.evaluation.subset import Subset
 from components.evaluation.suite import Entry, describe, entries_of, suite_hash
 from components.evaluation.summary import Records, summarise
-from components.inputs import check_clips, check_labels, check_logits
+from components.inputs import check_labels, check_logits
 
 
 @dataclass
@@ -68,7 +69,8 @@ def evaluate_model(
     suite: "thin", "quick", "standard", or your own entries.
     classes: names by label for the tables; numbers when left out.
     twin: a model without AMR whose adversarial clips are tried on this one.
-    checks: run the gradient-masking checks on a fixed subset, see docs/flags.md.
+    checks: run the gradient-masking checks on a fixed subset of the rightly classified clips, see
+        docs/flags.md.
     keep: keep the worst adversarial clips, for `components.evaluation.export`.
     unit: of the joints and their budget; joints of any other unit than metres are not checked.
     Raises UserError for no clips, clips that are not what `Batch` promises (`components.inputs`), a
@@ -79,11 +81,10 @@ def evaluate_model(
     entries: list[Entry] = []
     chunks: list[Chunk] = []
     results: list[ChunkResult] = []
-    subset: Batch | None = None
+    subset = Subset()
     outputs = 0
-    check_budgets(threat, unit)
     for part in parts:
-        batch = check_clips(part, **pixel_bounds(threat), unit=unit).to(device)
+        batch = looked_at(part, threat, unit).to(device)
         if not chunks:
             has, outputs = abilities(model, batch)
             entries = entries_of(suite, has | ({"twin"} if twin is not None else set()))
@@ -93,10 +94,10 @@ def evaluate_model(
         )
         chunks.append(chunk_of(result))
         results += [result] if keep else []
-        subset = fixed_subset([batch] if subset is None else [subset, batch])
-    if subset is None:
+        subset.offer(batch, result.clean.scores.correct)
+    if subset.clips is None:
         raise UserError("no clips to evaluate: `batches` was empty")
-    flags = check_model(model, subset, threat, seed=seed) if checks else []
+    flags = check_model(model, subset.clips, threat, seed=seed) if checks else []
     names = list(range(outputs)) if classes is None else list(classes)
     summary = assemble(
         chunks, entries, threat, classes=names, flags=flags, about={"model": name, "seed": seed}
@@ -113,26 +114,7 @@ def abilities(model: nn.Module, clips: Batch) -> tuple[frozenset[str], int]:
     if isinstance(output, ModelOutput):
         has = {part for part in ("weights", "aux") if getattr(output, part)}
     logits = output.logits if isinstance(output, ModelOutput) else output
-    return frozenset(has), check_logits(logits, one.size)
-
-
-def rank(clip_id: str) -> bytes:
-    """An order of clips that mixes classes and subjects, the same everywhere."""
-    return hashlib.blake2b(clip_id.encode(), digest_size=8).digest()
-
-
-def fixed_subset(batches: Sequence[Batch], clips: int = SUBSET) -> Batch:
-    """The first clips of these batches in order of `rank`."""
-    ids = tuple(i for batch in batches for i in batch.clip_id)
-    whole = Batch(
-        torch.cat([batch.rgb for batch in batches]),
-        torch.cat([batch.skeleton for batch in batches]),
-        torch.cat([batch.present for batch in batches]),
-        torch.cat([batch.label for batch in batches]),
-        ids,
-    )
-    order = sorted(range(len(ids)), key=lambda i: rank(ids[i]))[:clips]
-    return whole.select(torch.tensor(order, device=whole.label.device))
+    return frozenset(has), check_logits(logits, 1)
 
 
 def chunk_of(result: ChunkResult) -> Chunk:
@@ -173,9 +155,9 @@ def assemble(
 
 
 def worst_status(flags: Sequence[Flag]) -> str:
-    """ "fail" if any check failed, else "warn" if any warned, else "pass"."""
+    """The worst that any check ended as: "fail", "warn", "too-few" or "pass", in this order."""
     seen = {found["status"] for found in flags}
-    return next((status for status in ("fail", "warn") if status in seen), "pass")
+    return next((status for status in ("fail", "warn", "too-few") if status in seen), "pass")
 
 
 def total_costs(chunks: Sequence[Chunk]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from components.evaluation.curves import standing_grid
 from components.evaluation.evaluate import abilities, chunk_of
 from components.evaluation.export import to_table
 from components.evaluation.gallery import gallery_of, shown_of
+from components.evaluation.subset import SUBSET, draw
 from components.evaluation.suite import describe, entries_of
 from components.fingerprint import code_fingerprint
 from components.shards import ShardSet
@@ -38,7 +39,8 @@ ASIDE = b"aside"  # metadata key of what a piece has to say besides its table
 class Piece:
     """What one task does: run the suite on some clips, or the checks, the curves, the gallery.
 
-    rows: rows of the shards; key: hash of all that the result depends on; see `key_of`
+    rows: rows of the shards, those of the checks in order of `rank`
+    key: hash of all that the result depends on; see `key_of`
     pictures: whether the gallery may keep video and joints
     """
 
@@ -90,18 +92,18 @@ def run_piece(piece: Piece) -> str:
         device = "cuda" if piece.cuda else "cpu"
         model, about = load_model(piece.checkpoint)
         model.to(device)
-        clips = _clips(piece, about["model"], device)
+        data = _data(piece, about["model"])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(piece.seed)  # for models that draw numbers in evaluation mode
-            tables = _DO[piece.kind](piece, model, clips)
+            tables = _DO[piece.kind](piece, model, data, device)
         for path, table in tables.items():
             write_atomically(path, table)
     return str(piece.path)
 
 
-def _clips(piece: Piece, inputs: Mapping[str, Any], device: str) -> Batch:
+def _data(piece: Piece, inputs: Mapping[str, Any]) -> ClipDataset:
     shards = ShardSet.open(piece.shards, cache_gb=piece.cache_gb, verify=False)
-    data = ClipDataset(
+    return ClipDataset(
         shards,
         piece.rows,
         piece.classes,
@@ -109,10 +111,14 @@ def _clips(piece: Piece, inputs: Mapping[str, Any], device: str) -> Batch:
         rgb_size=inputs["rgb_size"],
         skeleton_frames=inputs["skeleton_frames"],
     )
+
+
+def _all(data: ClipDataset, device: str) -> Batch:
     return data.batch(range(len(data)), device=device)
 
 
-def _suite(piece: Piece, model: nn.Module, clips: Batch) -> dict[Path, pa.Table]:
+def _suite(piece: Piece, model: nn.Module, data: ClipDataset, device: str) -> dict[Path, pa.Table]:
+    clips = _all(data, device)
     has, _ = abilities(model, clips)
     twin = None
     if piece.twin:
@@ -136,17 +142,23 @@ def _suite(piece: Piece, model: nn.Module, clips: Batch) -> dict[Path, pa.Table]
     return {**tables, piece.path: _with_json(chunk.records, told)}
 
 
-def _checks(piece: Piece, model: nn.Module, clips: Batch) -> dict[Path, pa.Table]:
+def _checks(piece: Piece, model: nn.Module, data: ClipDataset, device: str) -> dict[Path, pa.Table]:
+    parts = (range(i, min(i + SUBSET, len(data))) for i in range(0, len(data), SUBSET))
+    clips = draw(model, (data.batch(part, device=device) for part in parts))
     flags = check_model(model, clips, piece.threat, seed=piece.seed)
     return {piece.path: _with_json(pa.table({}), flags)}
 
 
-def _curves(piece: Piece, model: nn.Module, clips: Batch) -> dict[Path, pa.Table]:
+def _curves(piece: Piece, model: nn.Module, data: ClipDataset, device: str) -> dict[Path, pa.Table]:
+    clips = _all(data, device)
     grid = standing_grid(model, clips, piece.threat, piece.factors, seed=piece.seed)
     return {piece.path: _with_json(pa.table({}), grid)}
 
 
-def _gallery(piece: Piece, model: nn.Module, clips: Batch) -> dict[Path, pa.Table]:
+def _gallery(
+    piece: Piece, model: nn.Module, data: ClipDataset, device: str
+) -> dict[Path, pa.Table]:
+    clips = _all(data, device)
     attacks = shown_of(entries_of(piece.suite))
     found = gallery_of(
         model, clips, attacks, piece.threat, seed=piece.seed, pictures=piece.pictures

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from components.evaluation.checks import Flag, flag, graded
+from components.evaluation.checks import Flag, counted, flag
 from components.evaluation.suite import Entry
 from components.evaluation.summary import Records, standing
 
@@ -24,27 +24,30 @@ def _iterative(records: Records, entries: Sequence[Entry], cells: Sequence[str])
     if not {"fgsm", "pgd20"} <= names:
         return flag("iterative", "pass", "the suite has no pair of FGSM and PGD-20 to compare")
     only_single = {
-        cell: float(np.mean(records.fooled(cell, "fgsm") & ~records.fooled(cell, "pgd20")))
+        cell: int(np.sum(records.fooled(cell, "fgsm") & ~records.fooled(cell, "pgd20")))
         for cell in cells
     }
-    status = graded(max(only_single.values()), 0.02, 0.05)
-    note = "FGSM breaks clips that PGD-20 does not"
-    return flag("iterative", status, "" if status == "pass" else note, **only_single)
+    return _counted("iterative", records, only_single, "FGSM breaks clips that PGD-20 does not")
 
 
 def _white_box(records: Records, entries: Sequence[Entry], cells: Sequence[str]) -> Flag:
     """Clips that stand up to every gradient attack and fall to one that uses none."""
     steps = standing(records, entries, cells)
-    found: dict[str, float] = {}
+    found: dict[str, int] = {}
     for cell, rows in steps.items():
         broken = [
-            np.mean(before & ~after)
+            int(np.sum(before & ~after))
             for entry, before, after in zip(entries, rows, rows[1:], strict=False)
             if entry.attack in BLACK_BOX
         ]
-        found[cell] = float(np.sum(broken))
+        found[cell] = sum(broken)
     if not any(entry.attack in BLACK_BOX for entry in entries):
         return flag("black_box", "pass", "the suite has no black-box attack to compare")
-    status = graded(max(found.values(), default=0.0), 0.02, 0.05)
     note = "attacks without gradients break clips that all gradient attacks left standing"
-    return flag("black_box", status, "" if status == "pass" else note, **found)
+    return _counted("black_box", records, found, note)
+
+
+def _counted(check: str, records: Records, counts: dict[str, int], note: str) -> Flag:
+    clean = records.part("clean", "clean")["correct"].to_numpy(zero_copy_only=False)
+    right = int(clean.sum())
+    return counted(check, counts, len(clean), note, warn=0.015, fail=0.03, right=right)

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from components.errors import UserError
+from components.evaluation.comparable import clips_fingerprint
 from components.evaluation.metrics import accuracy, confusion
 from components.evaluation.sizes import SIZES
 from components.evaluation.suite import Entry
@@ -93,6 +94,7 @@ def summarise(
     worst = {cell: steps[cell][-1] for cell in cells}
     return {
         "clips": len(right),
+        "clips_fingerprint": clips_fingerprint(records.clip_id),
         "clean_acc": accuracy(right),
         "robust_acc": robust,
         "worst": {cell: accuracy(verdicts) for cell, verdicts in worst.items()},

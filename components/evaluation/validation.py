@@ -6,14 +6,15 @@ from typing import Any
 from torch import nn
 
 from components.attacks import CELLS, ThreatModel
+from components.attacks.checked import looked_at
 from components.batch import Batch
 from components.errors import UserError
 from components.evaluation.cascade import run_cascade
 from components.evaluation.evaluate import abilities
-from components.evaluation.loop import cells_of, check_budgets, device_of, pixel_bounds
+from components.evaluation.loop import cells_of, device_of
 from components.evaluation.metrics import accuracy_of
 from components.evaluation.suite import Entry
-from components.inputs import check_clips, check_labels
+from components.inputs import check_labels
 
 
 def robust_counts(
@@ -63,7 +64,6 @@ def robust_accuracy(
     `{"value", "low", "high", "n"}` in [0, 1]. For a figure that nobody can break later, run a
     suite (`components.evaluation.evaluate_model`).
     """
-    check_budgets(threat, unit)
     counts = robust_counts(
         model,
         _checked(model, batches, threat, unit),
@@ -83,7 +83,7 @@ def _checked(
 ) -> Iterator[Batch]:
     device, outputs = device_of(model), 0
     for part in [batches] if isinstance(batches, Batch) else batches:
-        batch = check_clips(part, **pixel_bounds(threat), unit=unit).to(device)
+        batch = looked_at(part, threat, unit).to(device)
         if not outputs:
             outputs = abilities(model, batch)[1]
         check_labels(batch.label, outputs)

@@ -14,8 +14,8 @@ import numpy as np
 from components.attacks import CELLS
 from components.errors import UserError
 from components.evaluation.seeds import over_seeds
+from components.evaluation.verdicts import verdicts
 from components.reporting.read import Results
-from components.reporting.verdicts import verdicts
 
 COLUMNS = ("clean", *CELLS)
 

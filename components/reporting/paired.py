@@ -5,8 +5,8 @@ from typing import Any
 
 from components.attacks import CELLS
 from components.evaluation.metrics import paired_difference
+from components.evaluation.verdicts import verdicts
 from components.reporting.read import Results
-from components.reporting.verdicts import verdicts
 
 
 def differences(artifacts: Path, results: Results) -> list[dict[str, Any]]:

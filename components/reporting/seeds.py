@@ -8,7 +8,7 @@ import numpy as np
 
 from components.attacks import CELLS
 from components.evaluation.seeds import over_seeds
-from components.reporting.verdicts import verdicts
+from components.evaluation.verdicts import verdicts
 
 COLUMNS = ("clean", *CELLS)
 

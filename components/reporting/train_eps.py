@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from components.attacks import CELLS
+from components.evaluation.comparable import differences_in_terms
 from components.evaluation.metrics import accuracy_of
 from components.reporting.read import ReportError
 
@@ -18,7 +19,7 @@ def train_eps_tables(curves: Curves) -> list[dict[str, Any]]:
 
     A row is `run`, `train_eps` by modality and `accuracy` by column, sorted by training eps. In the
     cell "both" the two budgets grow together. Empty unless two models differ in training eps.
-    Raises ReportError when the models were not tested with the same budgets.
+    Raises ReportError when the models were not tested on the same terms (budgets, attack, clips).
     """
     # A model of the user's own may come without curves, or without a word on its training.
     told = {n: curve for n, curve in curves.items() if curve.get("eps") and curve.get("train_eps")}
@@ -27,12 +28,11 @@ def train_eps_tables(curves: Curves) -> list[dict[str, Any]]:
         return []
     first, one = rows[0]
     for run, curve in rows[1:]:
-        for key in ("eps", "norm", "attack"):
-            if curve[key] != one[key]:
-                raise ReportError(
-                    f"{first} and {run} were tested with another {key} ({one[key]} and "
-                    f"{curve[key]}); evaluate them with the same threat and evaluate settings"
-                )
+        if terms := differences_in_terms(one, curve):
+            raise ReportError(
+                f"{first} and {run} were tested with another {' and '.join(terms)}; evaluate them "
+                "on the same clips, with the same threat and evaluate settings"
+            )
     touched = [m for m in MODALITIES if one["eps"].get(m)]
     tables = []
     for cell in CELLS:

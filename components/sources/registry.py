@@ -5,7 +5,10 @@ from components.sources import imigue, ntu, utd_mhad
 from components.sources.base import Source
 
 SOURCES: dict[str, Source] = {
-    s.name: s for s in (ntu.SOURCE, utd_mhad.SOURCE, utd_mhad.DEPTH_SOURCE, imigue.SOURCE)
+    ntu.SOURCE.name: ntu.SOURCE,
+    utd_mhad.SOURCE.name: utd_mhad.SOURCE,
+    utd_mhad.DEPTH_SOURCE.name: utd_mhad.DEPTH_SOURCE,
+    imigue.SOURCE.name: imigue.SOURCE,
 }
 
 

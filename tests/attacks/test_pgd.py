@@ -7,10 +7,12 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from components.attacks import Budget, Counter, SingleStream, ThreatModel, fgsm, frozen, pgd
+from components.attacks import Budget, Counter, SingleStream, ThreatModel, frozen
+from components.attacks.fgsm import fgsm
 from components.attacks.gradient import value_and_grad
 from components.attacks.losses import fooled, get_loss
 from components.attacks.mifgsm import mifgsm
+from components.attacks.pgd import pgd
 from components.batch import Batch
 
 BOTH = ThreatModel(Budget("Linf", 8 / 255), Budget("Linf", 0.05))

@@ -136,6 +136,34 @@ def test_settings_are_frozen():
         config.train.epochs = 3
 
 
+@pytest.mark.parametrize(
+    ("name", "distribution", "words"),
+    [
+        ("train.attack.rgb_eps", "{kind: uniform, low: 1, high: 8}", "8/255 was meant"),
+        ("train.attack.rgb_eps", "{kind: uniform, low: 2/255, high: 8}", "8/255 was meant"),
+        ("train.attack.rgb_eps", "{kind: choice, values: [4/255, 16]}", "16/255 was meant"),
+        ("train.attack.skeleton_eps", "{kind: uniform, low: 10, high: 50}", "0.01 was meant"),
+        (
+            "train.attack.rgb_eps",
+            "{kind: ratio, of: train.attack.skeleton_eps, low: 1, high: 100}",
+            "5/255 was meant",
+        ),
+        ("train.lr", "{kind: uniform, low: 0, high: 0.1}", "above 0"),
+        ("train.ema", "{kind: uniform, low: 0.9, high: 99}", "below 1"),
+    ],
+)
+def test_a_search_space_in_another_unit_is_refused_when_settings_load(name, distribution, words):
+    with pytest.raises(ConfigError, match=rf"tune.space: {name}: .*{words}"):
+        load_config(PARAMS, [f"tune.space={{{name}: {distribution}}}"])
+
+
+def test_a_search_space_takes_fractions_and_lists():
+    words = "{train.attack.rgb_eps: {kind: uniform, low: 4/255, high: 16/255}, "
+    words += "model.fusion_stages: {kind: choice, values: [[-1], [1, 2]]}}"
+    space = load_config(PARAMS, [f"tune.space={words}"]).tune.space
+    assert space["train.attack.rgb_eps"].high == 16 / 255
+
+
 def test_a_search_space_takes_names_with_dots():
     word = "tune.space.train.lr={kind: uniform, low: 1.0e-4, high: 1.0e-2, log: true}"
     space = load_config(PARAMS, [word]).tune.space

@@ -8,10 +8,18 @@ import pytest
 
 from components.config.evaluate import RegisterSection
 from components.evaluation.metrics import accuracy
-from mlflow_tracking.gate import Evaluated, decide, verdicts
+from components.evaluation.verdicts import verdicts
+from mlflow_tracking.gate import Evaluated, decide
 
 CELLS = ("rgb", "skeleton", "both")
-TERMS = {"suite": "abc", "shards": "def"}
+TERMS = {
+    "recipe": "sample",
+    "threat_fingerprint": "8/255",
+    "shards_fingerprint": "def",
+    "clips_fingerprint": "0123",
+    "suite": "quick",
+    "attacks": [{"name": "pgd20", "parameters": {"steps": 20}, "needs": ""}],
+}
 CLIPS = 200
 CHECKED = {"check": "random_output", "status": "pass"}
 
@@ -35,9 +43,10 @@ def evaluated(
         "clean_acc": accuracy(clean),
         "worst": {cell: accuracy(standing) for cell in CELLS},
         "flags": [CHECKED],
+        **TERMS,
         **changes,
     }
-    return Evaluated("model", summary, table if records else None, TERMS)
+    return Evaluated("model", summary, table if records else None)
 
 
 def ask(candidate: Evaluated, champion: Evaluated | None = None, **limits: Any) -> Any:
@@ -57,6 +66,11 @@ def test_the_first_sound_model_becomes_champion() -> None:
             evaluated(flags=[CHECKED, {"check": "zero_gradients", "status": "fail"}]),
             {},
             "zero_gradients",
+        ),
+        (
+            evaluated(flags=[CHECKED, {"check": "unbounded", "status": "too-few"}]),
+            {},
+            "too few rightly classified clips for the gradient-masking checks unbounded",
         ),
         (evaluated(), {"min_clean_acc": 0.76}, "0.750 (at least 0.760"),
         (evaluated(), {"min_robust_acc": 0.41}, "0.400 (at least 0.410"),
@@ -99,13 +113,40 @@ def test_the_paired_interval_is_the_sharper_one() -> None:
     assert ask(evaluated(right=worse, records=False), evaluated(right=better)).promote
 
 
-def test_figures_on_other_terms_are_not_compared() -> None:
-    champion = Evaluated("old", evaluated().summary, None, {**TERMS, "suite": "other"})
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"suite": "full"}, "attack suite"),
+        ({"attacks": [{**TERMS["attacks"][0], "parameters": {"steps": 5}}]}, "attack suite"),
+        ({"attacks": []}, "attack suite"),
+        ({"threat_fingerprint": "1/255"}, "threat model"),
+        ({"shards_fingerprint": "other"}, "shards"),
+        ({"clips_fingerprint": "4567"}, "set of test clips"),
+        ({"recipe": "ntu60"}, "recipe"),
+    ],
+)
+def test_figures_on_other_terms_are_not_compared(changes: dict[str, Any], words: str) -> None:
+    champion = evaluated(**changes)
     decision = ask(evaluated(), champion)
-    assert not decision.promote
-    assert "suite" in decision.reasons[0] and "register.replace" in decision.reasons[0]
+    assert not decision.promote and len(decision.reasons) == 1
+    assert f"another {words}" in decision.reasons[0]
+    assert "register.replace" in decision.reasons[0]
     assert ask(evaluated(), champion, replace=True).promote
     assert not ask(evaluated(), champion, replace=True, min_clean_acc=0.9).promote
+
+
+def test_attacks_that_one_model_has_no_part_for_keep_nothing_apart() -> None:
+    pushed = {"name": "attention_touched", "parameters": {"steps": 10}, "needs": "weights"}
+    champion = evaluated(attacks=[*TERMS["attacks"], pushed])
+    assert ask(evaluated(), champion).promote
+    assert ask(champion, evaluated()).promote
+
+
+def test_a_champion_without_an_evaluation_is_replaced_on_request_alone() -> None:
+    champion = Evaluated("champion (version 3)", {}, None)
+    decision = ask(evaluated(), champion)
+    assert not decision.promote and "has no evaluation" in decision.reasons[0]
+    assert ask(evaluated(), champion, replace=True).promote
 
 
 def test_both_counts_what_a_single_modality_broke() -> None:

@@ -32,7 +32,7 @@ def evaluated(robust: dict[str, int], *, right: int = 90, **changes: Any) -> Eva
         "flags": [{"check": "random_output", "status": "pass"}],
         **changes,
     }
-    return Evaluated("model", summary, table, {"suite": "a"})
+    return Evaluated("model", summary, table)
 
 
 @pytest.mark.parametrize("worst", CELLS)
@@ -69,7 +69,7 @@ def test_without_records_the_interval_is_newcombe_s() -> None:
         clean = accuracy(np.arange(n) < right)
         worst = dict.fromkeys(CELLS, clean)
         figures.append(evaluated(dict.fromkeys(CELLS, 50), clean_acc=clean, worst=worst))
-    unpaired = [Evaluated("m", e.summary, None, e.terms) for e in figures]
+    unpaired = [Evaluated("m", e.summary, None) for e in figures]
     reasons = decide(unpaired[0], unpaired[1], RegisterSection(), CLIPS).reasons
     assert any("+20.0 points" in r and "+5.2 to +33.4" in r for r in reasons), reasons
     reasons = decide(unpaired[1], unpaired[0], RegisterSection(), CLIPS).reasons
@@ -84,7 +84,7 @@ def test_a_paired_comparison_needs_the_same_clips() -> None:
     )
     decision = decide(
         evaluated(dict.fromkeys(CELLS, 60)),
-        Evaluated("old", champion.summary, other, champion.terms),
+        Evaluated("old", champion.summary, other),
         RegisterSection(),
         CLIPS,
     )

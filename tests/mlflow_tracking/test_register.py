@@ -90,11 +90,11 @@ def test_versions_and_aliases(project: Any, tmp_path: Path, evaluate_again: Any)
 
     # The other terms of another suite are noticed, with the champion's own evaluation.
     summary = json.loads((project.artifacts / "evaluation" / "amr-s0.json").read_text())
-    summary["suite_hash"] = "another"
+    summary["attacks"][1]["parameters"]["steps"] = 5
     (project.artifacts / "evaluation" / "amr-s0.json").write_text(json.dumps(summary))
     third = run_register(project)
     assert (third["version"], third["champion"]) == (3, 1)
-    assert "suite" in third["reasons"][0]
+    assert "another attack suite" in third["reasons"][0]
 
     _loads_elsewhere(project, tmp_path)
 

@@ -1,10 +1,6 @@
-"""A fusion and a backbone are added by one file and one line: those of docs/models.md are."""
+"""The fusion and the backbone that CONTRIBUTING.md adds are models like the others."""
 
-import importlib.util
-import re
 from collections.abc import Callable
-from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -14,21 +10,9 @@ from components.errors import UserError
 from components.models import TwoStream, build_model
 from components.models.backbones import VIDEO_BACKBONES
 from components.models.fusions import FUSIONS
+from tests._support.examples import examples
 
-ROOT = Path(__file__).parents[2]
 SECTION = {"num_classes": 4, "width": 0.25, "skeleton_frames": 16, "rgb_frames": 4}
-
-
-def _module(kind: str, folder: Path) -> ModuleType:
-    """The example of docs/models.md as the file that a contributor would write."""
-    text = (ROOT / "docs" / "models.md").read_text()
-    (source,) = re.findall(rf"```python {kind}\n(.*?)```", text, re.S)
-    path = folder / f"{kind}_of_the_docs.py"
-    path.write_text(source)
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def _loss(model: TwoStream, data: tuple, labels: torch.Tensor) -> torch.Tensor:
@@ -57,11 +41,11 @@ def _trains(model: TwoStream, data: tuple) -> None:
     assert _loss(model, data, labels).item() < before
 
 
-def test_the_fusion_of_the_docs(tmp_path: Path, monkeypatch, inputs: Callable) -> None:
+def test_the_fusion_of_the_guide(monkeypatch, inputs: Callable) -> None:
     section = {**SECTION, "fusion": "gated", "amr": {"floor": 0.1}}
     with pytest.raises(UserError, match="model.fusion='gated' does not exist"):
         build_model(section)
-    monkeypatch.setitem(FUSIONS, "gated", _module("fusion", tmp_path).gated)
+    monkeypatch.setitem(FUSIONS, "gated", examples()["fusion"].module().gated)
     torch.manual_seed(0)
     model = build_model({**section, "gated": {"start": 1.0}})
     weights = model(*inputs(4)).weights["logits"]
@@ -73,10 +57,9 @@ def test_the_fusion_of_the_docs(tmp_path: Path, monkeypatch, inputs: Callable) -
 
 
 @pytest.mark.parametrize("fusion", ["amr", "mmtm"])
-def test_the_backbone_of_the_docs(
-    fusion: str, tmp_path: Path, monkeypatch, inputs: Callable
-) -> None:
-    monkeypatch.setitem(VIDEO_BACKBONES, "two_convs", _module("backbone", tmp_path).TwoConvs)
+def test_the_backbone_of_the_guide(fusion: str, monkeypatch, inputs: Callable) -> None:
+    two_convs = examples()["backbone"].module().TwoConvs
+    monkeypatch.setitem(VIDEO_BACKBONES, "two_convs", two_convs)
     torch.manual_seed(0)
     model = build_model({**SECTION, "rgb": "two_convs", "fusion": fusion})
     assert model.rgb.channels == (8, 8)

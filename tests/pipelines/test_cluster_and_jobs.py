@@ -211,6 +211,7 @@ def test_the_commit_of_a_clean_tree_and_of_none(project):
     [
         ("", False, ""),
         ("http://mlflow:5000", True, ""),
+        ("http://127.0.0.1:5000", True, "the server must be there too"),
         ("http://me:pw@mlflow:5000", False, "holds a password"),
         ("postgresql://me:pw@db/x", False, "holds a password"),
         ("sqlite:///mlflow.db", False, "a file of this machine"),

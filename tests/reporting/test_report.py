@@ -12,10 +12,10 @@ import pyarrow as pa
 import pytest
 
 from components.evaluation.suite import SUITES, describe
+from components.evaluation.verdicts import verdicts
 from components.reporting.paired import differences
 from components.reporting.read import ReportError, read_results
 from components.reporting.table import rows_of, terminal_table
-from components.reporting.verdicts import verdicts
 from components.reporting.words import attack_words, duration, threat_words
 from pipelines import report
 from pipelines._stage import run_stage
@@ -151,6 +151,12 @@ def test_training_eps_against_test_eps_over_several_runs(
     (artifacts / "evaluation" / "concat-s0_curves.json").write_text(json.dumps(other))
     assert _run(artifacts) == 2
     assert "tested with another eps" in capsys.readouterr().err
+    other = {**curves["concat-s0"], "clips_fingerprint": "two", "shards_fingerprint": "b"}
+    (artifacts / "evaluation" / "concat-s0_curves.json").write_text(json.dumps(other))
+    first = {**curves["amr-s0"], "clips_fingerprint": "one", "shards_fingerprint": "a"}
+    (artifacts / "evaluation" / "amr-s0_curves.json").write_text(json.dumps(first))
+    assert _run(artifacts) == 2
+    assert "another shards and set of test clips" in capsys.readouterr().err
 
 
 def test_classes_are_told_by_name_where_the_data_set_has_names(artifacts: Path) -> None:
@@ -302,6 +308,7 @@ def test_models_tested_on_other_clips_are_not_compared(artifacts: Path) -> None:
         ("suite", "attack suite"),
         ("shards_fingerprint", "shards"),
         ("clips", "number of test clips"),
+        ("clips_fingerprint", "set of test clips"),
         ("recipe", "recipe"),
     ],
 )

@@ -49,7 +49,7 @@ def test_names_that_must_not_be_searched(name: str, word: str) -> None:
     [
         ("train.ema", {"kind": "uniform", "low": 0.1, "high": 1.5}, "below 1"),
         ("train.ema", {"kind": "uniform", "low": 0.5, "high": 0.5}, "below"),
-        ("train.lr", {"kind": "uniform", "low": 0.0, "high": 0.1, "log": True}, "low"),
+        ("train.lr", {"kind": "uniform", "low": 0.0, "high": 0.1, "log": True}, "above 0"),
         ("model.fusion", {"kind": "choice", "values": ["amr", "armm"]}, "armm"),
         ("model.fusion", {"kind": "choice", "values": []}, "empty"),
         ("train.method", {"kind": "choice", "values": ["pgd_at", "trade"]}, "trades"),

@@ -1,27 +1,18 @@
-"""The adapter printed in docs/data.md works as printed, and has less than 60 lines."""
+"""The adapter printed in CONTRIBUTING.md works as printed, and has less than 60 lines."""
 
-import re
-import types
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks._ntu_files import write_video
 from components.sources.ingest import keep, look
-
-
-def adapter_text() -> str:
-    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
-    blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
-    (text,) = [block for block in blocks if "SOURCE = Source(" in block]
-    return text
+from tests._support.examples import examples
 
 
 def test_the_printed_adapter_ingests_clips(tmp_path: Path) -> None:
-    text = adapter_text()
-    assert len(text.splitlines()) < 60
-    module = types.ModuleType("waves")
-    exec(compile(text, "docs/data.md", "exec"), module.__dict__)
+    adapter = examples()["data set"]
+    assert len(adapter.source.splitlines()) < 60
+    module = adapter.module()
     for name in ("wave_p03_02", "bow_p01_01", "point_p02_01"):
         write_video(tmp_path / f"{name}.mp4", 12, 96, 54)
         np.save(tmp_path / f"{name}.npy", np.random.default_rng(0).normal(size=(12, 25, 3)))

@@ -11,9 +11,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from components.attacks import ThreatModel, frozen, pgd
+from components.attacks import ThreatModel, frozen
 from components.attacks.folding import folded
 from components.attacks.gradient import unwrap
+from components.attacks.pgd import pgd
 from components.batch import Batch, ModelOutput, logits_of
 from components.config.train import TrainSection
 from components.training import losses

@@ -1,6 +1,6 @@
 """FGSM from a random start (Wong et al., arXiv 2001.03994)."""
 
-from components.attacks import pgd
+from components.attacks.pgd import pgd
 from components.batch import Batch
 from components.training.methods.base import InnerProblem, Method, attackable, minimise_adversarial
 

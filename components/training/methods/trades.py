@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from components.attacks import pgd
+from components.attacks.pgd import pgd
 from components.batch import Batch, logits_of
 from components.config.train import TrainSection
 from components.training import losses
