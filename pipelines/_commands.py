@@ -73,6 +73,13 @@ GROUPS: dict[str, tuple[Command, ...]] = {
             "amr reproduce RUN_ID --only-compare",
             ("--anyway", "--only-compare", "--params", "--tolerance"),
         ),
+        Command(
+            "reference",
+            "docs/settings.md and docs/api.md from the code",
+            "amr reference",
+            (),
+            settings=False,
+        ),
         Command("results", "the rows that README prints -> results/", "amr results"),
         Command(
             "submit",

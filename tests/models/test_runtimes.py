@@ -32,10 +32,11 @@ def test_compiled_as_one_graph_it_gives_the_same(fusion: str, inputs: Callable) 
 
 
 def _with_gradient(model: Callable, data: tuple) -> tuple[torch.Tensor, torch.Tensor]:
-    rgb = data[0].clone().requires_grad_()
-    logits = model(rgb, *data[1:]).logits
-    (gradient,) = torch.autograd.grad(logits.square().sum(), rgb)
-    return logits.detach(), gradient
+    leaves = [x.clone().requires_grad_() for x in data[:2]]
+    logits = model(*leaves, *data[2:]).logits
+    found = torch.autograd.grad(logits.square().sum(), leaves, allow_unused=True)
+    grads = [torch.zeros_like(x) if g is None else g for x, g in zip(leaves, found, strict=True)]
+    return logits.detach(), torch.cat([g.flatten() for g in grads])
 
 
 @pytest.mark.slow

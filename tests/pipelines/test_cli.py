@@ -83,7 +83,7 @@ def test_a_stage_runs_as_its_module_does(words: list[str]) -> None:
 
 def test_a_stage_does_its_work(tmp_path: Path) -> None:
     # With worker processes, which look `__main__` up again.
-    words = ["sample.subjects=3", "sample.clips_per_class=1", f"paths.data={tmp_path / 'data'}"]
+    words = ["sample.clips_per_class=1", f"paths.data={tmp_path / 'data'}"]
     done = amr("sample", *words)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "data" / "sample.json").read_text())["complete"]
@@ -119,7 +119,10 @@ def test_commands_settings_and_values_complete() -> None:
     assert candidates("amr train train.epo") == ["train.epochs="]
     assert candidates("amr train x=1 train.attack.st") == ["train.attack.steps="]
     assert candidates("amr shard shard.codec=") == ["shard.codec=jpeg", "shard.codec=raw"]
-    assert candidates("amr tune tune.enabled=") == ["tune.enabled=false", "tune.enabled=true"]
+    assert candidates("amr train train.rollback=") == [
+        "train.rollback=false",
+        "train.rollback=true",
+    ]
     assert "variant=amr-mean" in candidates("amr train variant=amr-")
     assert {"ntu60", "ntu120"} <= set(candidates("amr recipe ntu"))
     assert candidates("amr predict --pic") == ["--picture"]

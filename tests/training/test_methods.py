@@ -91,11 +91,11 @@ def test_trades_and_mart_by_hand():
     for i in range(2):
         divergence = sum(float(p[i, k]) * math.log(p[i, k] / q[i, k]) for k in range(3))
         expected = -math.log(p[i, label[i]]) + 6.0 * divergence
-        assert float(losses.trades(clean, adv, label, 6.0, 0.0)[i]) == pytest.approx(expected, 1e-5)
+        assert float(losses.trades(clean, adv, label, 6.0)[i]) == pytest.approx(expected, 1e-5)
         wrong = max(float(q[i, k]) for k in range(3) if k != label[i])
         boosted = -math.log(q[i, label[i]]) - math.log(1 - wrong)
         expected = boosted + 5.0 * divergence * (1 - float(p[i, label[i]]))
-        assert float(losses.mart(clean, adv, label, 5.0, 0.0)[i]) == pytest.approx(expected, 1e-5)
+        assert float(losses.mart(clean, adv, label, 5.0)[i]) == pytest.approx(expected, 1e-5)
 
 
 def test_free_reuses_the_gradient_of_the_weights_backward(fresh, section, clips, threat):
