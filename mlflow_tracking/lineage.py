@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from components.config import Config, flatten
-from mlflow_tracking.files import read_json
+from components.files import read_json
 from mlflow_tracking.store import ROOT
 
 log = logging.getLogger(__name__)

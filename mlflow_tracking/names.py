@@ -66,6 +66,25 @@ def origin(stage: str) -> dict[str, str]:
     }
 
 
+def epoch_metrics(row: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics of one epoch's row of training; those that it lacks are left out."""
+    columns = {
+        "train/loss": "loss",
+        "train/clean_acc": "train_clean_acc",
+        "train/robust_acc": "train_robust_acc",
+        "val/clean_acc": "val_clean_acc",
+        **{
+            robust("val", cell): f"val_robust_acc_{cell}"
+            for cell in ("rgb", "skeleton", "both", "worst")
+        },
+        "time/epoch_s": "seconds",
+        "time/clips_per_s": "clips_per_s",
+        "train/lr": "lr",
+        "train/steps": "steps",
+    }
+    return {name: float(row[key]) for name, key in columns.items() if row.get(key) is not None}
+
+
 def evaluation_metrics(summary: Mapping[str, Any], split: str = "test") -> dict[str, float]:
     """The metrics of an evaluation's summary (`artifacts/evaluation/<model>.json`)."""
     metrics = {f"{split}/clean_acc": summary["clean_acc"]["value"]}

@@ -1,5 +1,6 @@
 """One run above all stages of one `dvc repro`, so that they stand together in MLflow."""
 
+import hashlib
 import logging
 import os
 from pathlib import Path
@@ -8,15 +9,14 @@ import psutil
 
 from components.config import Config, flatten
 from mlflow_tracking import lineage, names
-from mlflow_tracking.files import locked, read_json, write_json
-from mlflow_tracking.outbox import Outbox
+from mlflow_tracking.record import FOLDER, Record
 
 log = logging.getLogger(__name__)
 
 VARIABLE = "AMR_PIPELINE_RUN"
 
 
-def current(root: Path, config: Config) -> Outbox | None:
+def current(config: Config, artifacts: Path) -> Record | None:
     """The run of the `dvc repro` (or `dvc exp run`) that started this process; None without one.
 
     DVC tells its stages nothing of the command they belong to, so the command is known by the
@@ -26,32 +26,24 @@ def current(root: Path, config: Config) -> Outbox | None:
     command = os.environ.get(VARIABLE) or _dvc_process()
     if command is None:
         return None
-    pointer = root / "latest" / "pipeline.json"
-    with locked(root / "start.lock"):
-        last = read_json(pointer)
-        if last.get("command") == command and (root / last["key"]).is_dir():
-            return Outbox(root / last["key"])
-        facts = lineage.collect(config, root.parent)
-        commit = str(facts["git_commit"] or "no commit")[:7]
-        name = os.environ.get("DVC_EXP_NAME") or f"pipeline {commit} seed {config.seed}"
-        about = {
-            "experiment": config.tracking.experiment,
-            "name": name,
-            "tags": names.texts(
-                {
-                    "stage": "pipeline",
-                    **lineage.tags(facts),
-                    **names.origin("demo"),
-                    "mlflow.source.name": "dvc repro",
-                    "mlflow.note.content": "All stages of one `dvc repro`; each is a nested run.",
-                },
-                names.TAG_LIMIT,
-            ),
-        }
-        box = Outbox.create(root, "pipeline", about)
-        box.append("params", values=names.texts(flatten(config)))
-        write_json(pointer, {"key": box.key, "command": command})
-    return box
+    folder = artifacts / FOLDER / f"pipeline-{hashlib.sha256(command.encode()).hexdigest()[:16]}"
+    if (folder / "record.json").is_file():
+        return Record(folder)
+    facts = lineage.collect(config, artifacts)
+    commit = str(facts["git_commit"] or "no commit")[:7]
+    tags = {
+        "stage": "pipeline",
+        **lineage.tags(facts),
+        **names.origin("demo"),
+        "mlflow.source.name": "dvc repro",
+        "mlflow.note.content": "All stages of one `dvc repro`; each is a nested run.",
+    }
+    return Record(folder).create(
+        experiment=config.tracking.experiment,
+        name=os.environ.get("DVC_EXP_NAME") or f"pipeline {commit} seed {config.seed}",
+        params=names.texts(flatten(config)),
+        tags=names.texts(tags, names.TAG_LIMIT),
+    )
 
 
 def _dvc_process() -> str | None:
