@@ -12,6 +12,7 @@ another live process has that run, it starts one of its own.
 import hashlib
 import json
 import logging
+import os
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +25,7 @@ from filelock import FileLock
 from components.config import Config, flatten, to_dict
 from components.config.evaluate import TrackingSection
 from components.files import try_lock
-from mlflow_tracking import lineage, names, pipeline, store
+from mlflow_tracking import lineage, names, store
 from mlflow_tracking.publish import Publisher, publish
 from mlflow_tracking.record import FOLDER, RUNNING, Record, now_ms
 from mlflow_tracking.system import Sampler
@@ -45,7 +46,7 @@ class Run:
     def __init__(
         self,
         record: Record,
-        lock: FileLock,
+        lock: FileLock | None,
         tracking: TrackingSection,
         above: Record | None = None,
         watched: bool = False,
@@ -123,7 +124,9 @@ class Run:
                 self._publisher.error or "too slow",
                 self.record.folder,
             )
-        self._lock.release()
+        if self._lock:
+            self._lock.release()
+            self._lock = None
         return sent
 
     def __enter__(self) -> "Run":
@@ -158,11 +161,10 @@ def start_run(
     All settings become parameters, the lineage tags and an artifact. Nothing here waits for a
     server, and a server that is away is no error.
     """
-    above = None if parent else pipeline.current(config, artifacts)
+    above = None if parent else pipeline_run(config, artifacts)
     label = f"{_slug(stage)}-{_slug(name)}-{_fingerprint(config)}"
-    opened = _interrupted(artifacts / FOLDER, label)
-    if opened:
-        record, lock = opened
+    record, lock = _interrupted(artifacts / FOLDER, label)
+    if record:
         record.update(tags={"resumed": str(now_ms())})
         log.info("going on in MLflow run %s", record.key)
     else:
@@ -179,7 +181,6 @@ def start_run(
         record = Record(artifacts / FOLDER / f"{label}-{uuid.uuid4().hex[:8]}")
         # Before anybody can see the record and think it interrupted.
         lock = try_lock(record.folder / OWNER)
-        assert lock, "its name is new"
         record.create(
             experiment=config.tracking.experiment,
             name=name if name.startswith(stage) else f"{stage} {name}",
@@ -195,8 +196,34 @@ def start_run(
     return Run(record, lock, config.tracking, above, watched)
 
 
-def _interrupted(root: Path, label: str) -> tuple[Record, FileLock] | None:
-    """The newest run of this label that a kill left open, locked; None when there is none."""
+def pipeline_run(config: Config, artifacts: Path) -> Record | None:
+    """The run above all stages of one `dvc repro`; None when nothing of that kind started this."""
+    command = lineage.command()
+    if command is None:
+        return None
+    digest = hashlib.sha256(command.encode()).hexdigest()[:16]
+    record = Record(artifacts / FOLDER / f"pipeline-{digest}")
+    if record.body():
+        return record
+    facts = lineage.collect(config, artifacts)
+    tags = {
+        "stage": "pipeline",
+        **lineage.tags(facts),
+        **names.origin("demo"),
+        "mlflow.source.name": "dvc repro",
+        "mlflow.note.content": "All stages of one `dvc repro`; each is a nested run.",
+    }
+    commit = str(facts["git_commit"] or "no commit")[:7]
+    return record.create(
+        experiment=config.tracking.experiment,
+        name=os.environ.get("DVC_EXP_NAME") or f"pipeline {commit} seed {config.seed}",
+        params=names.texts(flatten(config)),
+        tags=names.texts(tags, names.TAG_LIMIT),
+    )
+
+
+def _interrupted(root: Path, label: str) -> tuple[Record | None, FileLock | None]:
+    """The newest run of this label that a kill left open, locked; (None, None) without one."""
     found = [Record(file.parent) for file in root.glob(f"{label}-????????/record.json")]
     for record in sorted(found, key=lambda record: record.body()["started_at"], reverse=True):
         lock = try_lock(record.folder / OWNER)
@@ -204,7 +231,7 @@ def _interrupted(root: Path, label: str) -> tuple[Record, FileLock] | None:
             return record, lock
         if lock:
             lock.release()
-    return None
+    return None, None
 
 
 def _lineage_files(

@@ -47,11 +47,6 @@ def tracking_uri(tracking: TrackingSection, root: Path = ROOT) -> str:
 redact = masked
 
 
-def is_local(uri: str) -> bool:
-    """Whether the store is a database opened by this process, not a server."""
-    return urlsplit(uri).scheme not in ("http", "https")
-
-
 def reachable(uri: str) -> bool:
     """Whether the server's or database's port answers; always true for a database file."""
     address = parse_address(uri, "tracking")

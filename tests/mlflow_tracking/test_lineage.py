@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from components.config import Config, apply_overrides
-from mlflow_tracking import lineage, pipeline
+from mlflow_tracking import lineage
 from mlflow_tracking.card import _eps, headlines
-from mlflow_tracking.run import start_run
+from mlflow_tracking.run import pipeline_run, start_run
 
 
 def git(folder: Path, *words: str) -> None:
@@ -47,7 +47,7 @@ def test_data_and_settings_hashes(project: Any, tmp_path: Path) -> None:
 
 
 def test_stages_of_one_command_share_a_parent(project: Any, monkeypatch: Any) -> None:
-    assert pipeline.current(project.config, project.artifacts) is None
+    assert pipeline_run(project.config, project.artifacts) is None
     monkeypatch.setenv("AMR_PIPELINE_RUN", "one")
     with start_run("tune", project.config, name="search", artifacts=project.artifacts) as tune:
         tune.headline({"val/clean_acc": 0.5}, "tune/")
@@ -56,7 +56,7 @@ def test_stages_of_one_command_share_a_parent(project: Any, monkeypatch: Any) ->
     assert tune.record.parent and train.record.parent
     assert tune.record.parent.key == train.record.parent.key
     monkeypatch.setenv("AMR_PIPELINE_RUN", "two")
-    other = pipeline.current(project.config, project.artifacts)
+    other = pipeline_run(project.config, project.artifacts)
     assert other is not None
     assert other.key != tune.record.parent.key
 
