@@ -14,6 +14,7 @@ from mlflow_tracking.publish import METRICS_AT_ONCE, pending, publish
 from mlflow_tracking.record import FOLDER, Record
 from mlflow_tracking.run import start_run
 from mlflow_tracking.system import Sampler
+from pipelines import sync
 from pipelines._ray import TrainResult
 from pipelines._reporter import Reporter
 
@@ -182,6 +183,36 @@ def test_a_run_goes_on_at_its_own_address(tmp_path: Path, uri: str, client: Mlfl
     other = f"sqlite:///{tmp_path}/other.db"
     with pytest.raises(UserError, match="was started at .*mlflow.db, but the tracking URI is now"):
         publish(record, other, store.client(other))
+
+
+def test_sync_publishes_runs_whose_results_were_overwritten_since(
+    project: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nobody answers
+    config = apply_overrides(project.config, {"tracking.patience": 0.1})
+    result, runs = project.artifacts / "result.json", []
+    for number in (1, 2):
+        result.write_text(str(number))
+        with start_run("train", config, name="amr", artifacts=project.artifacts) as run:
+            run.log_metrics({"loss": 1 / number}, 3)
+            run.log_artifact(result)
+        runs.append(run)
+    result.unlink()
+    assert sync.run_stage("sync", sync.main, project.words) == 2
+    assert "does not answer; 2 runs wait in" in capsys.readouterr().err
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", project.uri)
+    assert sync.run_stage("sync", sync.main, project.words) == 0
+    client = MlflowClient(project.uri)
+    for number, run in enumerate(runs, 1):
+        found = client.get_run(run.run_id or "")
+        assert found.data.metrics == {"loss": 1 / number}
+        assert found.info.status == "FINISHED"
+        file = client.download_artifacts(found.info.run_id, "result.json", str(project.artifacts))
+        assert Path(file).read_text() == str(number)
+    capsys.readouterr()
+    assert sync.run_stage("sync", sync.main, project.words) == 0
+    assert "all 2 runs under" in capsys.readouterr().out
 
 
 def test_no_secret_reaches_the_disk_or_mlflow(project: Any) -> None:
