@@ -211,13 +211,16 @@ class Publisher:
                     self._client = self._client or store.client(self.uri)
                     publish(self.record, self.uri, self._client)
             except Exception as error:  # noqa: BLE001 - whatever the server does, the stage goes on
+                why = f"{type(error).__name__}: {error}"
                 if not self.error:
-                    log.warning("MLflow is away (%s); all is kept in %s", error, self.record.folder)
-                self.error = str(error) or repr(error)
+                    log.warning(
+                        "MLflow has not taken all yet (%s); see %s", why, self.record.folder
+                    )
+                self.error = why
                 self._pause = min(2 * self._pause, LONGEST_PAUSE)
             else:
                 if self.error:
-                    log.warning("MLflow answers again; run %s is up to date", self.record.key)
+                    log.warning("MLflow has everything of run %s again", self.record.key)
                 self.error, self._pause = "", INTERVAL
             finally:
                 self._busy = False

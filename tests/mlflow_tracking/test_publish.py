@@ -245,7 +245,7 @@ def test_a_run_with_other_settings_is_another_run(project: Any) -> None:
     beside = start()
     assert again.key == killed.key
     assert len({killed.key, other.key, beside.key}) == 3
-    for run in (other, again, beside):
+    for run in (other, again, beside, killed):
         assert run.end()
 
 
