@@ -9,6 +9,7 @@ from mlflow import MlflowClient
 
 from components.config import apply_overrides
 from components.errors import UserError
+from components.search.objective import TrialRecord
 from mlflow_tracking import store
 from mlflow_tracking.publish import METRICS_AT_ONCE, pending, publish
 from mlflow_tracking.record import FOLDER, Record
@@ -17,6 +18,7 @@ from mlflow_tracking.system import Sampler
 from pipelines import sync
 from pipelines._ray import TrainResult
 from pipelines._reporter import Reporter
+from pipelines._trial_runs import TrialRuns
 
 CALLS = (
     *("create_experiment", "create_run", "log_batch", "log_artifact"),
@@ -280,3 +282,26 @@ def test_epochs_that_were_not_seen_come_from_the_history(project: Any, tmp_path:
     run = MlflowClient(project.uri).get_run(reporter.run.run_id or "")
     assert run.data.metrics["val/robust_acc/worst"] == 0.25
     assert "train/robust_acc" not in run.data.metrics
+
+
+def test_trials_are_nested_and_end_as_they_ended(project: Any) -> None:
+    config, artifacts = project.config, project.artifacts
+    row = {"epoch": 1, "loss": 0.5, "val_clean_acc": 0.75, "finished_at": 1_700_000_000.0}
+    row |= {f"val_robust_acc_{cell}": 0.25 for cell in ("rgb", "skeleton", "both", "worst")}
+    with start_run("tune", config, name="search", artifacts=artifacts) as search:
+        runs = TrialRuns(config, artifacts, search)
+        known = TrialRecord(7, "7-ab", {}, {"train.lr": 0.01}, "pgd_at", status="failed", error="x")
+        runs.start(known)
+        runs.start(known)  # its process was lost and starts again
+        trial = runs.runs["7-ab"]
+        runs.epoch(known, row)
+        runs.epoch(known, row)
+        runs.end(known)
+    found = MlflowClient(project.uri).get_run(trial.run_id or "")
+    assert found.data.tags["mlflow.parentRunId"] == search.run_id
+    assert (found.data.tags["trial.status"], found.data.tags["error"]) == ("failed", "x")
+    assert found.data.params["train.lr"] == "0.01"
+    assert found.data.metrics["val/robust_acc/worst"] == 0.25
+    assert found.info.status == "FAILED"
+    points = MlflowClient(project.uri).get_metric_history(found.info.run_id, "train/loss")
+    assert [(p.step, p.timestamp, p.value) for p in points] == [(1, 1_700_000_000_000, 0.5)]
