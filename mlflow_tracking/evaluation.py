@@ -2,9 +2,11 @@
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from components.config import Config
+from components.files import write_csv
 from mlflow_tracking import names
 from mlflow_tracking.card import accuracies, headlines
 from mlflow_tracking.run import start_run
@@ -28,8 +30,11 @@ def log_evaluation(config: Config, artifacts: Path, model: str) -> None:
     with start_run("evaluate", config, name=name, artifacts=artifacts, tags=tags) as run:
         run.headline(names.evaluation_metrics(summary), f"{model}/")
         run.log_metrics(names.weight_metrics(summary))
-        run.log_table(accuracies(summary), "accuracies")
-        run.describe(headlines(summary))
+        with TemporaryDirectory() as place:
+            table = Path(place) / "accuracies.csv"
+            write_csv(table, ("what", "value", "interval"), accuracies(summary))
+            run.log_artifact(table)
+        run.set_tags({"mlflow.note.content": headlines(summary)})
         for file in sorted(folder.glob(f"{model}[._]*")):
             if "adversarial" not in file.name:
                 run.log_artifact(file, "evaluation")
@@ -38,4 +43,4 @@ def log_evaluation(config: Config, artifacts: Path, model: str) -> None:
 def log_report(config: Config, artifacts: Path) -> None:
     """Log the report page and its table as a run of its own."""
     with start_run("report", config, name=f"report of {config.recipe}", artifacts=artifacts) as run:
-        run.log_artifact(artifacts / "report", "")
+        run.log_artifact(artifacts / "report")

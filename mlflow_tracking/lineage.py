@@ -15,13 +15,14 @@ import torch
 import yaml
 
 from components.config import Config, flatten
-from mlflow_tracking.files import read_json
+from components.files import read_json
 from mlflow_tracking.store import ROOT
 
 log = logging.getLogger(__name__)
 # DVC rewrites these while the pipeline runs; their content is recorded by itself.
 WRITTEN_BY_DVC = (":(exclude)dvc.lock", ":(exclude)data.dvc")
 COMMIT = "AMR_GIT_COMMIT"  # of a submitted job, whose folder is no repository
+PIPELINE = "AMR_PIPELINE_RUN"
 PACKAGES = ("torch", "ray", "mlflow", "dvc", "numpy", "pyarrow", "av", "safetensors", "optuna")
 
 
@@ -60,6 +61,26 @@ def tags(facts: Mapping[str, Any]) -> dict[str, Any]:
             flat[key] = value
     found = {f"lineage.{key}": value for key, value in flat.items() if value is not None}
     return {**found, "mlflow.source.git.commit": facts["git_commit"] or "unknown"}
+
+
+def command() -> str | None:
+    """The `dvc repro` (or `dvc exp run`) that started this process; None without one.
+
+    DVC tells its stages nothing of the command they belong to, so it is known by the process id
+    and start time of the `dvc` above this process. The environment variable AMR_PIPELINE_RUN names
+    it instead where something else starts the stages.
+    """
+    if named := os.environ.get(PIPELINE):
+        return named
+    if "DVC_STAGE" not in os.environ:
+        return None
+    try:
+        for process in psutil.Process().parents():
+            if any(Path(word).name == "dvc" for word in process.cmdline()[:3]):
+                return f"{process.pid}@{process.create_time():.0f}"
+    except psutil.Error as error:
+        log.info("the command above this stage is unknown (%s); its run has no parent", error)
+    return None
 
 
 def settings_hash(config: Config) -> str:

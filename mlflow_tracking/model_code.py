@@ -5,7 +5,6 @@ It answers DataFrames (or JSON) with the columns `video_base64` and `skeleton_te
 which MLflow's scoring server turns into HTTP 400 with the reason.
 """
 
-import sys
 from typing import Any
 
 import pandas as pd
@@ -14,6 +13,7 @@ from mlflow.models import set_model
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
 from mlflow.pyfunc import PythonModel
 
+from mlflow_tracking.scoring_server import answer_malformed_requests
 from mlflow_tracking.serving import BadInput, Predictor, join
 
 RAW = ("video_base64", "skeleton_text")
@@ -79,28 +79,6 @@ def _rows(table: Any) -> list[dict[str, Any]]:
 
 def _empty(value: Any) -> bool:
     return value is None or (isinstance(value, float) and value != value)
-
-
-def answer_malformed_requests() -> None:
-    """Let the scoring server of this process answer 4xx where MLflow 3.17 answers 500.
-
-    Its parser raises plain Python errors for a missing content type or for JSON of an odd form
-    (`{"dataframe_split": 5}`), which reach the caller as "Internal Server Error" without a reason.
-    Does nothing outside a scoring server.
-    """
-    server: Any = sys.modules.get("mlflow.pyfunc.scoring_server")
-    if server is None or hasattr(server, "_plain_invocations"):
-        return
-    plain = server._plain_invocations = server.invocations
-
-    def invocations(data: Any, content_type: str | None, model: Any, schema: Any) -> Any:
-        try:
-            return plain(data, content_type or "no content type", model, schema)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            reason = f"the request cannot be read: {type(error).__name__}: {error}"
-            return server.InvocationsResponse(reason, 400, "text/plain")
-
-    server.invocations = invocations
 
 
 set_model(RobustClassifier())

@@ -15,6 +15,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from components.attacks import CELLS, MODALITIES
 from mlflow_tracking.store import redact
 
 PARAM_LIMIT = 6000
@@ -64,6 +65,34 @@ def origin(stage: str) -> dict[str, str]:
         "mlflow.source.type": "LOCAL",
         "mlflow.user": user,
     }
+
+
+def epoch_metrics(row: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics of one epoch's row of training; those that it lacks are left out."""
+    columns = {
+        "train/loss": "loss",
+        "train/clean_acc": "train_clean_acc",
+        "train/robust_acc": "train_robust_acc",
+        "val/clean_acc": "val_clean_acc",
+        **{
+            robust("val", cell): f"val_robust_acc_{cell}"
+            for cell in ("rgb", "skeleton", "both", "worst")
+        },
+        "time/epoch_s": "seconds",
+        "time/clips_per_s": "clips_per_s",
+        "train/lr": "lr",
+        "train/steps": "steps",
+        **{f"train/grad/{m}": f"{m}_grad" for m in MODALITIES},
+        **{
+            f"streams/{m}/{figure}": f"val_{m}_{figure}"
+            for m in MODALITIES
+            for figure in ("acc_clean", "acc_both", "reliance")
+        },
+        **{f"streams/weight/{case}": f"val_weight_{case}" for case in ("clean", *CELLS)},
+        **{f"streams/weight_std/{case}": f"val_weight_std_{case}" for case in ("clean", *CELLS)},
+        "streams/weight_contrast": "val_weight_contrast",
+    }
+    return {name: float(row[key]) for name, key in columns.items() if row.get(key) is not None}
 
 
 def evaluation_metrics(summary: Mapping[str, Any], split: str = "test") -> dict[str, float]:

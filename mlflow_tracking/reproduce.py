@@ -1,6 +1,7 @@
 """Can a run be had again? What differs between its lineage and what is here, and its numbers."""
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import yaml
 
 from components.config import Config, flatten, from_dict
 from components.errors import UserError
-from mlflow_tracking.outbox import Outbox
+from mlflow_tracking.record import Record
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -86,14 +87,12 @@ def differences(recorded: Recorded, here: Mapping[str, Any], config: Config) -> 
     return found
 
 
-def compare(recorded: Recorded, again: Outbox, tolerance: float) -> tuple[int, list[str]]:
+def compare(recorded: Recorded, again: Record, tolerance: float) -> tuple[int, list[str]]:
     """Numbers compared, and a line for each that is missing or off by more than `tolerance`."""
     metrics = {
-        (key, event["step"]): value
-        for event, _ in again.events(0)
-        if event["kind"] == "metrics"
-        for key, value in event["values"].items()
-        if not CLOCK.search(key)
+        (point.name, point.step): point.value
+        for point in again.points()
+        if math.isfinite(point.value) and not CLOCK.search(point.name)
     }
     lines = []
     for key in sorted(recorded.metrics.keys() | metrics.keys()):

@@ -1,159 +1,135 @@
-"""What a stage holds to log with: parameters, metrics by step, files; never in training's way.
+"""What a stage holds to log with: parameters, metrics by step, files; never in the stage's way.
 
-    with start_run("train", config, name="amr pgd_at seed 0", artifacts=stage.artifacts) as run:
+    with start_run("train", config, name="amr seed 0", artifacts=stage.artifacts) as run:
         run.log_metrics({"val/clean_acc": 0.81, "val/robust_acc/both": 0.44}, step=3)
         run.log_artifact(folder / "best", "checkpoint")
 
-Everything goes to a journal on disk (`outbox.py`) and from there, in the background, to MLflow
-(`sender.py`). Called again with the same stage, name and settings after a kill, `start_run` goes
-on in the same run; when another live process has that run, it starts one of its own.
+All of it goes to a record on disk (`record.py`), which a thread publishes (`publish.py`). Called
+again with the same stage, name and settings after a kill, `start_run` goes on in the same run; when
+another live process has that run, it starts one of its own.
 """
 
-import csv
 import hashlib
-import io
 import json
 import logging
 import os
-import tempfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 import yaml
+from filelock import FileLock
 
 from components.config import Config, flatten, to_dict
-from components.errors import UserError
-from mlflow_tracking import lineage, names, pipeline, store
-from mlflow_tracking.files import locked, read_json, try_lock, write_json
-from mlflow_tracking.outbox import FOLDER, Outbox
-from mlflow_tracking.sender import BATCH_NAMES, Sender
+from components.config.evaluate import TrackingSection
+from components.files import try_lock
+from mlflow_tracking import lineage, names, store
+from mlflow_tracking.publish import Publisher, publish
+from mlflow_tracking.record import FOLDER, RUNNING, Record, now_ms
 from mlflow_tracking.system import Sampler
 
 log = logging.getLogger(__name__)
 
+OWNER = "owner.lock"  # held as long as the run goes on
 DESCRIPTIONS = {
     "train": "Training; `val/...` are held-out training subjects, by epoch.",
     "tune": "Search by validation robust accuracy in the worst cell; trials are nested runs.",
     "evaluate": "Test split under the whole attack suite; figures with intervals in the table.",
-    "seeds": "The same recipe with several seeds: means over the seeds, `.../std` their spread.",
 }
 
 
-class Tracker:
-    """One run. It may be pickled or re-opened by `attach` in a worker, which then only appends."""
+class Run:
+    """One run, from its start to its end in this process."""
 
     def __init__(
         self,
-        box: Outbox,
-        *,
-        sender: Sender | None = None,
-        lock: IO[str] | None = None,
-        sampler: Sampler | None = None,
-        patience: float = 10.0,
+        record: Record,
+        lock: FileLock | None,
+        tracking: TrackingSection,
+        above: Record | None = None,
+        watched: bool = False,
     ) -> None:
-        self.box = box
-        self.parent: Tracker | None = None
-        self._sender = sender
+        self.record = record
         self._lock = lock
-        self._sampler = sampler
-        self._patience = patience
+        self._tracking = tracking
+        self._above = above
+        self._publisher = Publisher(record, store.tracking_uri(tracking))
+        self._sampler = Sampler(record) if watched else None
 
     @property
     def key(self) -> str:
         """The run's name on this side, known at once; a tag of the run in MLflow."""
-        return self.box.key
+        return self.record.key
 
     @property
     def run_id(self) -> str | None:
         """The run's id in MLflow; None as long as no server has answered."""
-        return self.box.state()["run_id"]
+        run_id: str | None = self.record.published()["run_id"]
+        return run_id
 
-    def wait_for_id(self, seconds: float = 60.0) -> str:
-        """The run's id in MLflow once the server has answered; Away when it does not."""
-        deadline = time.monotonic() + seconds
-        while True:
-            run_id = self.run_id
-            if run_id is not None:
-                return run_id
-            if time.monotonic() > deadline:
-                why = self._sender.error if self._sender else "nothing sends in this process"
-                raise store.Away(f"run {self.key} has no id after {seconds:.0f} s: {why}")
-            time.sleep(0.05)
-
-    def log_params(self, params: Mapping[str, Any]) -> None:
-        """Log parameters by dotted name; secrets are masked, long values cut with a mark."""
-        texts = list(names.texts(params).items())
-        for start in range(0, len(texts), BATCH_NAMES):
-            self._append("params", values=dict(texts[start : start + BATCH_NAMES]))
+    def publish(self) -> str:
+        """Publish what there is and wait for it; the run's id. Raises store.Away, for instance."""
+        uri = store.tracking_uri(self._tracking)
+        return publish(self.record, uri, store.client(uri))
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
-        """Set or replace tags."""
-        self._append("tags", values=names.texts(tags, names.TAG_LIMIT))
+        """Set or replace tags. `mlflow.note.content` is the description on the run's page."""
+        self.record.update(tags=names.texts(tags, names.TAG_LIMIT))
+        self._publisher.poke()
 
-    def describe(self, content: str) -> None:
-        """Set the run's description (Markdown), shown on its page."""
-        self.set_tags({"mlflow.note.content": content})
+    def log_metrics(
+        self, metrics: Mapping[str, float], step: int = 0, at: float | None = None
+    ) -> None:
+        """Log metric values at `step` (names: `names.py`). The first value of a step stands.
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Log metric values at `step` (names: `names.py`). The first value of a step stands."""
-        self.box.append_metrics({names.clean_name(k): v for k, v in metrics.items()}, step)
-        self._wake()
+        at: seconds since 1970 when they were measured, unless now.
+        """
+        values = {names.clean_name(name): value for name, value in metrics.items()}
+        self.record.add_metrics(values, step, int(1000 * at) if at else None)
+        self._publisher.poke()
 
-    def log_artifact(self, path: Path | str, folder: str = "") -> None:
+    def log_artifact(self, path: Path, folder: str = "") -> None:
         """Log a file, or a folder with all its files, as it is now, under `folder`."""
-        self.box.append_file(Path(path), folder)
-        self._wake()
+        self.record.update(artifacts=self.record.keep(path, folder))
+        self._publisher.poke()
 
     def log_text(self, content: str, name: str, folder: str = "") -> None:
         """Log `content` as a file called `name`."""
-        with tempfile.TemporaryDirectory() as place:
-            file = Path(place) / name
-            file.write_text(content)
-            self.log_artifact(file, folder)
-
-    def log_table(self, rows: Sequence[Mapping[str, Any]], name: str, folder: str = "") -> None:
-        """Log rows as `name`.csv, for a spreadsheet."""
-        columns = list(dict.fromkeys(column for row in rows for column in row))
-        out = io.StringIO()
-        writer = csv.DictWriter(out, columns)
-        writer.writeheader()
-        writer.writerows(rows)
-        self.log_text(out.getvalue(), f"{name}.csv", folder)
+        kept = self.record.keep_text(store.redact(content), name, folder)
+        self.record.update(artifacts=kept)
+        self._publisher.poke()
 
     def headline(self, metrics: Mapping[str, float], prefix: str = "") -> None:
         """Log final figures here and, with `prefix`, on the run of the whole pipeline."""
         self.log_metrics(metrics)
-        if self.parent is not None:
-            self.parent.log_metrics({f"{prefix}{k}": v for k, v in metrics.items()})
+        if self._above:
+            values = {names.clean_name(f"{prefix}{k}"): v for k, v in metrics.items()}
+            self._above.add_metrics(values, 0)
 
     def end(self, status: str = "FINISHED") -> bool:
         """End the run (FINISHED, FAILED or KILLED); whether all of it has reached MLflow."""
         if self._sampler:
             self._sampler.stop()
-        self._append("status", value=status)
-        sent = True
-        if self._sender and not self._sender.finish(self._patience):
-            sent = False
+        for record in (self._above, self.record):
+            if record:
+                record.update(status=status, ended_at=now_ms())
+        sent = self._publisher.finish(self._tracking.patience)
+        if not sent:
             log.warning(
                 "MLflow has not taken everything of run %s (%s); it is kept in %s. "
                 "Send it later with: python -m pipelines.sync",
                 self.key,
-                self._sender.error or "too slow",
-                self.box.folder,
+                self._publisher.error or "too slow",
+                self.record.folder,
             )
-        if self.parent is not None:
-            sent = self.parent.end(status) and sent
         if self._lock:
-            self._lock.close()
+            self._lock.release()
             self._lock = None
         return sent
 
-    def __enter__(self) -> "Tracker":
+    def __enter__(self) -> "Run":
         return self
 
     def __exit__(
@@ -168,33 +144,6 @@ class Tracker:
         self.set_tags({"error": f"{type(error).__name__}: {error}"})
         self.end("FAILED" if isinstance(error, Exception) else "KILLED")
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"folder": str(self.box.folder)}
-
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
-        self.__init__(Outbox(Path(state["folder"])))  # type: ignore[misc]
-
-    def _append(self, kind: str, **event: Any) -> None:
-        self.box.append(kind, **event)
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._sender:
-            self._sender.wake()
-
-
-_outer: ContextVar[Tracker | None] = ContextVar("outer", default=None)
-
-
-@contextmanager
-def under(run: Tracker) -> Iterator[None]:
-    """Runs that stages start inside the block are nested in `run`, with journals beside its own."""
-    token = _outer.set(run)
-    try:
-        yield
-    finally:
-        _outer.reset(token)
-
 
 def start_run(
     stage: str,
@@ -205,94 +154,106 @@ def start_run(
     parent: str | None = None,
     tags: Mapping[str, Any] | None = None,
     description: str = "",
-) -> Tracker:
-    """Open the run of a stage, or of one trial or seed of it (`parent` is the outer run's `key`).
+) -> Run:
+    """Open the run of a stage, or of one trial of it (`parent` is the outer run's `key`).
 
-    Without `parent` the run lies under that of `under`, else under the run of the present
-    `dvc repro`, when there is one.
+    Without `parent` the run lies under the run of the present `dvc repro`, when there is one.
     All settings become parameters, the lineage tags and an artifact. Nothing here waits for a
     server, and a server that is away is no error.
     """
-    outer = _outer.get()
-    parent = parent or (outer.key if outer else None)
-    root = outer.box.folder.parent if outer else artifacts / FOLDER
-    uri = store.tracking_uri(config.tracking)
-    facts = lineage.collect(config, artifacts)
-    pointer = root / "latest" / f"{_slug(stage)}-{_slug(name)}.json"
-    settings = _fingerprint(config)
-    above = None if parent else pipeline.current(root, config)
-    about = {
-        "experiment": config.tracking.experiment,
-        "name": name if name.startswith(stage) else f"{stage} {name}",
-        "parent": parent or (above.key if above else None),
-        "artifacts": os.path.relpath(artifacts, root.parent),
-        "tags": names.texts(
-            {
-                "stage": stage,
-                **{"model": config.run, "recipe": config.recipe, "variant": config.variant},
-                **{"seed": config.seed, "method": config.train.method},
-                **lineage.tags(facts),
-                **names.origin(stage),
-                "mlflow.note.content": description or DESCRIPTIONS.get(stage, stage),
-                **(tags or {}),
-            },
-            names.TAG_LIMIT,
-        ),
-    }
-    with locked(root / "start.lock"):
-        box, lock = _resume(root, pointer, settings)
-        fresh = box is None
-        if box is None:
-            box = Outbox.create(root, f"{_slug(stage)}-{_slug(name)}", about)
-            lock = try_lock(box.folder / "owner.lock")
-        write_json(pointer, {"key": box.key, "settings": settings})
-    tracking = config.tracking
-    sender = Sender(box, uri)
-    # A nested run is on the machine whose load its parent records already.
-    watched = tracking.system_metrics and parent is None
-    sampler = Sampler(box) if watched else None
-    run = Tracker(box, sender=sender, lock=lock, sampler=sampler, patience=tracking.patience)
-    if above is not None:
-        run.parent = Tracker(above, sender=Sender(above, uri), patience=tracking.patience)
-        run.parent._append("status", value="RUNNING")
-    if fresh:
-        run.log_params(flatten(config))
-        tree = to_dict(config)
-        tree["tracking"]["uri"] = store.redact(config.tracking.uri)
-        run.log_text(yaml.safe_dump(tree, sort_keys=False), "params.yaml", "lineage")
-        run.log_text(lineage.environment(), "environment.txt", "lineage")
-        if (store.ROOT / "dvc.lock").is_file():
-            run.log_artifact(store.ROOT / "dvc.lock", "lineage")
-        run.log_text(json.dumps(facts, indent=2, default=str) + "\n", "lineage.json", "lineage")
+    above = None if parent else pipeline_run(config, artifacts)
+    label = f"{_slug(stage)}-{_slug(name)}-{_fingerprint(config)}"
+    record, lock = _interrupted(artifacts / FOLDER, label)
+    if record:
+        record.update(tags={"resumed": str(now_ms())})
+        log.info("going on in MLflow run %s", record.key)
     else:
-        run.set_tags({"resumed": str(int(box.about["start_ms"]))})
-        log.info("going on in MLflow run %s", box.key)
-    return run
+        facts = lineage.collect(config, artifacts)
+        about = {
+            "stage": stage,
+            **{"model": config.run, "recipe": config.recipe, "variant": config.variant},
+            **{"seed": config.seed, "method": config.train.method},
+            **lineage.tags(facts),
+            **names.origin(stage),
+            "mlflow.note.content": description or DESCRIPTIONS.get(stage, stage),
+            **(tags or {}),
+        }
+        record = Record(artifacts / FOLDER / f"{label}-{uuid.uuid4().hex[:8]}")
+        # Before anybody can see the record and think it interrupted.
+        lock = try_lock(record.folder / OWNER)
+        record.create(
+            experiment=config.tracking.experiment,
+            name=name if name.startswith(stage) else f"{stage} {name}",
+            parent=parent or (above.key if above else None),
+            params=names.texts(flatten(config)),
+            tags=names.texts(about, names.TAG_LIMIT),
+            artifacts=_lineage_files(record, config, facts),
+        )
+    if above:
+        above.update(status=RUNNING, ended_at=None)
+    # A nested run is on the machine whose load its parent records already.
+    watched = config.tracking.system_metrics and parent is None
+    return Run(record, lock, config.tracking, above, watched)
 
 
-def attach(artifacts: Path, key: str) -> Tracker:
-    """The run `key` for a worker: it appends to the journal; the process that began it sends."""
-    folder = artifacts / FOLDER / key
-    if not (folder / "run.json").is_file():
-        raise UserError(f"{folder} holds no run; was it started with other artifacts?")
-    return Tracker(Outbox(folder))
+def pipeline_run(config: Config, artifacts: Path) -> Record | None:
+    """The run above all stages of one `dvc repro`; None when nothing of that kind started this."""
+    command = lineage.command()
+    if command is None:
+        return None
+    digest = hashlib.sha256(command.encode()).hexdigest()[:16]
+    record = Record(artifacts / FOLDER / f"pipeline-{digest}")
+    if record.body():
+        return record
+    facts = lineage.collect(config, artifacts)
+    tags = {
+        "stage": "pipeline",
+        **lineage.tags(facts),
+        **names.origin("demo"),
+        "mlflow.source.name": "dvc repro",
+        "mlflow.note.content": "All stages of one `dvc repro`; each is a nested run.",
+    }
+    commit = str(facts["git_commit"] or "no commit")[:7]
+    return record.create(
+        experiment=config.tracking.experiment,
+        name=os.environ.get("DVC_EXP_NAME") or f"pipeline {commit} seed {config.seed}",
+        params=names.texts(flatten(config)),
+        tags=names.texts(tags, names.TAG_LIMIT),
+    )
 
 
-def _resume(root: Path, pointer: Path, settings: str) -> tuple[Outbox | None, IO[str] | None]:
-    """The run that a kill left open, with its lock; (None, None) when there is none to go on in."""
-    last = read_json(pointer)
-    if last.get("settings") != settings:
-        return None, None
-    box = Outbox(root / last["key"])
-    if not box.folder.is_dir() or any(e["kind"] == "status" for e, _ in box.events(0)):
-        return None, None
-    lock = try_lock(box.folder / "owner.lock")
-    return (box, lock) if lock else (None, None)
+def _interrupted(root: Path, label: str) -> tuple[Record | None, FileLock | None]:
+    """The newest run of this label that a kill left open, locked; (None, None) without one."""
+    found = [Record(file.parent) for file in root.glob(f"{label}-????????/record.json")]
+    for record in sorted(found, key=lambda record: record.body()["started_at"], reverse=True):
+        lock = try_lock(record.folder / OWNER)
+        if lock and record.body()["status"] == RUNNING:
+            return record, lock
+        if lock:
+            lock.release()
+    return None, None
+
+
+def _lineage_files(
+    record: Record, config: Config, facts: Mapping[str, Any]
+) -> dict[str, dict[str, str]]:
+    settings = yaml.safe_dump(to_dict(config), sort_keys=False)
+    texts = {
+        "params.yaml": store.redact(settings),
+        "environment.txt": lineage.environment(),
+        "lineage.json": json.dumps(facts, indent=2, default=str) + "\n",
+    }
+    kept: dict[str, dict[str, str]] = {}
+    for name, content in texts.items():
+        kept |= record.keep_text(content, name, "lineage")
+    if (store.ROOT / "dvc.lock").is_file():
+        kept |= record.keep(store.ROOT / "dvc.lock", "lineage")
+    return kept
 
 
 def _fingerprint(config: Config) -> str:
     values = {k: v for k, v in flatten(config).items() if not k.startswith("tracking.")}
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _slug(label: str) -> str:

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from filelock import FileLock
+
 from components.address import masked, parse_address, probe
 from components.config.evaluate import TrackingSection
 from components.errors import UserError
-from mlflow_tracking.files import locked
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -44,11 +45,6 @@ def tracking_uri(tracking: TrackingSection, root: Path = ROOT) -> str:
 
 
 redact = masked
-
-
-def is_local(uri: str) -> bool:
-    """Whether the store is a database opened by this process, not a server."""
-    return urlsplit(uri).scheme not in ("http", "https")
 
 
 def reachable(uri: str) -> bool:
@@ -94,7 +90,7 @@ def turn(uri: str) -> AbstractContextManager[Any]:
     with "database is locked".
     """
     file = sqlite_file(uri)
-    return locked(file.with_name(file.name + ".lock")) if file else nullcontext()
+    return FileLock(file.with_name(file.name + ".lock")) if file else nullcontext()
 
 
 def quiet() -> None:
@@ -104,7 +100,7 @@ def quiet() -> None:
 
 
 def client(uri: str) -> "MlflowClient":
-    """A client whose requests time out in seconds: repeating them is the outbox's work.
+    """A client whose requests time out in seconds: repeating them is `publish.py`'s work.
 
     MLflow's defaults (seven retries of two minutes) would hold a finished run for a quarter of
     an hour. Values already in the environment stay.

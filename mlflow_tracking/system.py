@@ -5,22 +5,22 @@ import threading
 import psutil
 import torch
 
-from mlflow_tracking.outbox import Outbox, now_ms
+from mlflow_tracking.record import Record, now_ms
 
 INTERVAL = 10.0  # seconds between two samples, as in MLflow's own monitor
 
 
 class Sampler:
-    """A thread that writes CPU, memory, disk, network and GPU figures to the run's journal.
+    """A thread that writes CPU, memory, disk, network and GPU figures to the run's record.
 
-    MLflow's monitor talks to the server itself and loses what it measured while that is away.
+    MLflow's monitor needs a run on a server to begin with, and loses what it measured while that is
+    away.
     """
 
-    def __init__(self, box: Outbox, interval: float = INTERVAL) -> None:
-        self._box = box
-        self._interval = interval
+    def __init__(self, record: Record, interval: float = INTERVAL) -> None:
+        self._record, self._interval = record, interval
         # Steps count from the run's start, so they go on after a restart.
-        self._start_ms = int(box.about["start_ms"])
+        self._start_ms = int(record.body()["started_at"])
         self._stop = threading.Event()
         psutil.cpu_percent()  # The first call has nothing to compare with and says 0.
         threading.Thread(target=self._work, name="mlflow-system", daemon=True).start()
@@ -32,7 +32,7 @@ class Sampler:
     def _work(self) -> None:
         while not self._stop.wait(self._interval):
             step = int((now_ms() - self._start_ms) / 1000 / self._interval)
-            self._box.append_metrics(sample(), step)
+            self._record.add_metrics(sample(), step)
 
 
 def sample() -> dict[str, float]:

@@ -6,13 +6,14 @@ import logging
 import sys
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO
 
 from tqdm import tqdm
 
 from components.attacks import CELLS, MODALITIES
 from components.config import Config
-from mlflow_tracking.run import Tracker, start_run
+from mlflow_tracking.names import epoch_metrics
+from mlflow_tracking.run import Run, start_run
 from pipelines._progress import Event
 from pipelines._ray import TrainResult
 
@@ -38,7 +39,7 @@ class Reporter:
         self.model = config.run
         self.rows: dict[int, Event] = {}
         self.first = 0
-        self.tracker: Tracker
+        self.run: Run
         self.file: IO[str]
         self.bar: tqdm | None = None
         self.clips = clips
@@ -46,8 +47,8 @@ class Reporter:
     def __enter__(self) -> "Reporter":
         train = self.config.train
         name = f"{self.config.variant} seed {self.config.seed}"
-        self.tracker = start_run("train", self.config, name=name, artifacts=self.artifacts)
-        self.tracker.__enter__()
+        self.run = start_run("train", self.config, name=name, artifacts=self.artifacts)
+        self.run.__enter__()
         self.file = (self.out / "train.log").open("a")
         self._line(
             f"{self.model}: {train.method}, {train.epochs} epochs of {self.clips} clips, "
@@ -68,7 +69,7 @@ class Reporter:
         if self.bar is not None:
             self.bar.close()
         self.file.close()
-        self.tracker.__exit__(kind, error, trace)
+        self.run.__exit__(kind, error, trace)
 
     def handle(self, event: Event) -> None:
         """One message of the progress channel."""
@@ -103,9 +104,11 @@ class Reporter:
             "clips_per_s": result.history[-1]["clips_per_s"],
         }
         (self.out / "metrics.json").write_text(json.dumps(summary, indent=2) + "\n")
-        self.tracker.log_artifact(result.best, "checkpoint")
-        self.tracker.log_artifact(self.out / "history.csv")
-        self.tracker.headline(
+        for row in result.history:  # of which a kill or a lost channel may have kept some away
+            self._log(row)
+        self.run.log_artifact(result.best, "checkpoint")
+        self.run.log_artifact(self.out / "history.csv")
+        self.run.headline(
             {
                 "val/clean_acc": best["val_clean_acc"],
                 "val/robust_acc/worst": best["val_robust_acc_worst"],
@@ -119,10 +122,6 @@ class Reporter:
         )
 
     def _move(self, event: Event) -> None:
-        update = (event["epoch"] - 1) * event["steps"] + event["step"]
-        running = {"loss": event["loss"], "robust_acc": event["train_robust_acc"]}
-        told = {f"train/running_{k}": v for k, v in running.items() if v is not None}
-        self.tracker.log_metrics(told, step=update)
         if self.bar is None:
             return
         done = event["epoch"] - 1 + event["step"] / event["steps"]
@@ -153,7 +152,10 @@ class Reporter:
                 f"epoch {row['epoch']}: catastrophic overfitting: the training attack no longer "
                 "finds what PGD finds. Weights are back at the epoch before, attack steps doubled"
             )
-        self.tracker.log_metrics(_metrics(row), step=row["epoch"])
+        self._log(row)
+
+    def _log(self, row: Event) -> None:
+        self.run.log_metrics(epoch_metrics(row), step=row["epoch"], at=row["finished_at"])
 
     def _line(self, text: str) -> None:
         self.file.write(text + "\n")
@@ -193,30 +195,3 @@ def _streams(row: Event) -> str:
             f"  video's weight {row['val_weight_clean']:.2f} ± {row['val_weight_std_clean']:.2f}"
         )
     return text
-
-
-def _metrics(row: dict[str, Any]) -> dict[str, float]:
-    names = {
-        "train/loss": "loss",
-        "train/clean_acc": "train_clean_acc",
-        "train/robust_acc": "train_robust_acc",
-        "val/clean_acc": "val_clean_acc",
-        **{
-            f"val/robust_acc/{c}": f"val_robust_acc_{c}"
-            for c in ("rgb", "skeleton", "both", "worst")
-        },
-        "time/epoch_s": "seconds",
-        "time/clips_per_s": "clips_per_s",
-        "train/lr": "lr",
-        **{f"train/grad/{m}": f"{m}_grad" for m in MODALITIES},
-        **{
-            f"streams/{m}/{figure}": f"val_{m}_{figure}"
-            for m in MODALITIES
-            for figure in ("acc_clean", "acc_both", "reliance")
-        },
-        **{f"streams/weight/{case}": f"val_weight_{case}" for case in ("clean", *CELLS)},
-        **{f"streams/weight_std/{case}": f"val_weight_std_{case}" for case in ("clean", *CELLS)},
-        "streams/weight_contrast": "val_weight_contrast",
-        "train/steps": "steps",
-    }
-    return {name: float(row[key]) for name, key in names.items() if row.get(key) is not None}

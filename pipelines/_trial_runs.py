@@ -8,7 +8,8 @@ from typing import Any
 from components.config import Config
 from components.search.objective import TrialRecord, score_of, worst_cell
 from components.search.space import trial_config
-from mlflow_tracking.run import Tracker, start_run
+from mlflow_tracking.names import epoch_metrics
+from mlflow_tracking.run import Run, start_run
 
 log = logging.getLogger("tune")
 
@@ -16,9 +17,9 @@ log = logging.getLogger("tune")
 class TrialRuns:
     """Logs every trial and its epochs under `parent`."""
 
-    def __init__(self, config: Config, artifacts: Path, parent: Tracker) -> None:
+    def __init__(self, config: Config, artifacts: Path, parent: Run) -> None:
         self.config, self.artifacts, self.parent = config, artifacts, parent
-        self.runs: dict[str, Tracker] = {}
+        self.runs: dict[str, Run] = {}
 
     def start(self, trial: TrialRecord) -> None:
         """Open the trial's run, or go on in the one that a kill left open."""
@@ -45,15 +46,8 @@ class TrialRuns:
             worst_cell(row),
             row["val_clean_acc"],
         )
-        names = {
-            "train/loss": "loss",
-            "val/clean_acc": "val_clean_acc",
-            **{f"val/robust_acc/{c}": f"val_robust_acc_{c}" for c in ("rgb", "skeleton", "both")},
-            "time/epoch_s": "seconds",
-        }
-        figures = {name: float(row[key]) for name, key in names.items() if row.get(key) is not None}
-        figures["val/robust_acc/worst"] = worst_cell(row)
-        self.runs[trial.key].log_metrics(figures, step=row["epoch"])
+        figures = {**epoch_metrics(row), "val/robust_acc/worst": worst_cell(row)}
+        self.runs[trial.key].log_metrics(figures, step=row["epoch"], at=row.get("finished_at"))
 
     def end(self, trial: TrialRecord) -> None:
         """Close the trial's run; one that did not end is marked as such."""

@@ -13,8 +13,8 @@ from components.shards import ShardSet
 from mlflow_tracking import lineage, names, registry, store
 from mlflow_tracking.card import render
 from mlflow_tracking.gate import Decision, decide
-from mlflow_tracking.outbox import newest
-from mlflow_tracking.run import Tracker, start_run
+from mlflow_tracking.record import newest
+from mlflow_tracking.run import Run, start_run
 from mlflow_tracking.serving import class_names
 from pipelines._stage import Stage, StageError, run_stage
 
@@ -89,14 +89,14 @@ def best_run(stage: Stage) -> str:
 
 
 def register(
-    stage: Stage, candidate: registry.Candidate, data: dict[str, Any], run: Tracker
+    stage: Stage, candidate: registry.Candidate, data: dict[str, Any], run: Run
 ) -> dict[str, Any]:
     """Add the version unless it is there, decide, move aliases; the body of `registered.json`."""
     config, settings = stage.config, stage.config.register
     uri = store.tracking_uri(config.tracking)
     store.require_answer(uri)
     mlflow = store.client(uri)
-    run_id = run.wait_for_id()
+    run_id = run.publish()
     present = registry.champion(mlflow, settings.name)
     version = registry.find_version(mlflow, settings.name, candidate.identity)
     rival = present[1] if present and present[0] != version else None
@@ -145,7 +145,7 @@ def _facts(stage: Stage, candidate: registry.Candidate) -> dict[str, Any]:
     return {
         **lineage.collect(stage.config, stage.artifacts),
         "suite_hash": read_json(candidate.evaluation).get("suite_hash"),
-        **{key: box.state()["run_id"] or box.key for key, box in runs.items() if box},
+        **{key: run.published()["run_id"] or run.key for key, run in runs.items() if run},
     }
 
 

@@ -12,7 +12,7 @@ import yaml
 from components.config import load_config, to_dict
 from components.errors import UserError
 from mlflow_tracking import lineage, store
-from mlflow_tracking.outbox import FOLDER, newest
+from mlflow_tracking.record import FOLDER, newest
 from mlflow_tracking.reproduce import Difference, Recorded, compare, differences, read_run
 from pipelines._stage import ROOT, StageError, absolute, setup_logging
 
@@ -100,10 +100,10 @@ def _again(recorded: Recorded, artifacts: Path, data: Path, tolerance: float) ->
         )
         if done.returncode:
             raise StageError(f"stage {recorded.stage} ended with status {done.returncode}")
-        box = newest(folder, recorded.stage, recorded.model)
-        if box is None:
+        again = newest(folder, recorded.stage, recorded.model)
+        if again is None:
             raise StageError(f"stage {recorded.stage} logged no run")
-        count, lines = compare(recorded, box, tolerance)
+        count, lines = compare(recorded, again, tolerance)
     if lines:
         print(f"NOT the same: {len(lines)} numbers differ")
         print("\n".join(f"  {line}" for line in lines[:20]))

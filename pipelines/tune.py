@@ -14,7 +14,7 @@ from components.search.space import check_space
 from components.search.study import Search, identity
 from components.shards.storage import open_store
 from components.training.data import open_split
-from mlflow_tracking.run import Tracker, start_run
+from mlflow_tracking.run import Run, start_run
 from pipelines._cluster import cluster
 from pipelines._ray import run_storage
 from pipelines._search import run_name, run_search, score_finalists
@@ -72,7 +72,7 @@ def first_variant(stage: Stage) -> Stage:
     return replace(stage, config=config)
 
 
-def finish(stage: Stage, search: Search, ended: str, run: Tracker) -> None:
+def finish(stage: Stage, search: Search, ended: str, run: Run) -> None:
     """Write all results, to disk and to the search's MLflow run, and say what was found."""
     config, out = stage.config, stage.artifacts / "tune"
     body = results.write(out, config, search, ended)

@@ -248,9 +248,11 @@ def _explain(error: Any, known: Iterable[str]) -> str:
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         return _unknown(key, known)
-    if isinstance(error["input"], Mapping) and key in known and (gone := what_became(key)):
-        return gone  # a section that has become one setting
+    a_value = error["type"] == "value_error"  # a check of the section's own
+    if isinstance(error["input"], Mapping) and key in known and not a_value:
+        if gone := what_became(key):
+            return gone  # a section that has become one setting
     message = error["msg"].removeprefix("Value error, ")
-    if not key or error["type"] == "value_error":
+    if not key or a_value:
         return message
     return f"{key}: {message} (got {error['input']!r})"

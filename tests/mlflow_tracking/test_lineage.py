@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from components.config import Config, apply_overrides
-from mlflow_tracking import lineage, pipeline
+from mlflow_tracking import lineage
 from mlflow_tracking.card import _eps, headlines
-from mlflow_tracking.outbox import FOLDER
-from mlflow_tracking.run import start_run
+from mlflow_tracking.run import pipeline_run, start_run
 
 
 def git(folder: Path, *words: str) -> None:
@@ -48,23 +47,23 @@ def test_data_and_settings_hashes(project: Any, tmp_path: Path) -> None:
 
 
 def test_stages_of_one_command_share_a_parent(project: Any, monkeypatch: Any) -> None:
-    root = project.artifacts / FOLDER
-    assert pipeline.current(root, project.config) is None
+    assert pipeline_run(project.config, project.artifacts) is None
     monkeypatch.setenv("AMR_PIPELINE_RUN", "one")
     with start_run("tune", project.config, name="search", artifacts=project.artifacts) as tune:
         tune.headline({"val/clean_acc": 0.5}, "tune/")
     with start_run("train", project.config, name="amr", artifacts=project.artifacts) as train:
         pass
-    assert tune.box.about["parent"] == train.box.about["parent"]
+    assert tune.record.parent and train.record.parent
+    assert tune.record.parent.key == train.record.parent.key
     monkeypatch.setenv("AMR_PIPELINE_RUN", "two")
-    other = pipeline.current(root, project.config)
+    other = pipeline_run(project.config, project.artifacts)
     assert other is not None
-    assert other.key != tune.box.about["parent"]
+    assert other.key != tune.record.parent.key
 
     from mlflow import MlflowClient
 
     client = MlflowClient(project.uri)
-    run = client.get_run(train.wait_for_id())
+    run = client.get_run(train.run_id or "")
     above = client.get_run(run.data.tags["mlflow.parentRunId"])
     assert above.data.metrics["tune/val/clean_acc"] == 0.5
     assert above.info.status == "FINISHED"

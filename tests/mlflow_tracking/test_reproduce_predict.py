@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from components.config import apply_overrides
 from components.sources import get_source
 from mlflow_tracking import lineage
-from mlflow_tracking.outbox import Outbox
+from mlflow_tracking.record import Record, newest
 from mlflow_tracking.reproduce import compare, differences, read_run
 from mlflow_tracking.run import start_run
 from pipelines import predict, register, reproduce
@@ -50,7 +50,8 @@ def run_id(project: Any) -> str:
     with start_run("train", project.config, name="amr", artifacts=project.artifacts) as run:
         run.log_metrics({"val/clean_acc": 0.5, "time/epoch_s": 3.0}, 1)
         run.log_metrics({"val/clean_acc": 0.6}, 2)
-    return run.wait_for_id()
+    assert run.run_id is not None
+    return run.run_id
 
 
 def test_what_differs_is_named(project: Any, run_id: str) -> None:
@@ -73,12 +74,12 @@ def test_what_differs_is_named(project: Any, run_id: str) -> None:
 def test_numbers_are_compared_but_for_the_clock(project: Any, run_id: str, tmp_path: Path) -> None:
     recorded = read_run(MlflowClient(project.uri), run_id)
     assert recorded.metrics == {("val/clean_acc", 1): 0.5, ("val/clean_acc", 2): 0.6}
-    box = Outbox.create(tmp_path, "again", {"name": "n", "tags": {}, "experiment": "e"})
-    box.append_metrics({"val/clean_acc": 0.5, "time/epoch_s": 9.0}, 1)
-    assert compare(recorded, box, 0.0)[1] == ["val/clean_acc at step 2: 0.6 then, None now"]
-    box.append_metrics({"val/clean_acc": 0.61}, 2)
-    assert compare(recorded, box, 0.0)[1] == ["val/clean_acc at step 2: 0.6 then, 0.61 now"]
-    assert compare(recorded, box, 0.02)[1] == []
+    again = Record(tmp_path / "again").create(name="n", experiment="e")
+    again.add_metrics({"val/clean_acc": 0.5, "time/epoch_s": 9.0}, 1)
+    assert compare(recorded, again, 0.0)[1] == ["val/clean_acc at step 2: 0.6 then, None now"]
+    again.add_metrics({"val/clean_acc": 0.61}, 2)
+    assert compare(recorded, again, 0.0)[1] == ["val/clean_acc at step 2: 0.6 then, 0.61 now"]
+    assert compare(recorded, again, 0.02)[1] == []
 
 
 def test_reproduce_refuses_other_shards(
@@ -98,7 +99,6 @@ def test_reproduce_refuses_other_shards(
 def test_an_evaluation_is_had_again(
     project: Any, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    from mlflow_tracking.outbox import newest
     from pipelines import evaluate
 
     words = [
@@ -109,9 +109,9 @@ def test_an_evaluation_is_had_again(
         "ray.workers=1",
     ]
     assert evaluate.run_stage("evaluate", evaluate.main, words) == 0
-    box = newest(project.artifacts, "evaluate", "amr-s0")
-    assert box is not None
-    run_id = box.state()["run_id"]
+    record = newest(project.artifacts, "evaluate", "amr-s0")
+    assert record is not None
+    run_id = record.published()["run_id"]
     # A commit made meanwhile (by whoever works in this folder) is told and overruled.
     assert reproduce.main([run_id, *words, "--anyway"]) == 0
     assert "the same: all" in capfd.readouterr().out

@@ -17,8 +17,8 @@ from mlflow import MlflowClient
 
 from components.config import Config, apply_overrides
 from mlflow_tracking import store
-from mlflow_tracking.outbox import Outbox
-from mlflow_tracking.run import Tracker, start_run
+from mlflow_tracking.publish import pending
+from mlflow_tracking.run import Run, start_run
 from pipelines import register, sync
 
 pytestmark = pytest.mark.slow
@@ -95,7 +95,7 @@ def test_the_server_dies_in_the_middle_and_comes_back(
 ) -> None:
     run = start_run("train", config, name="outage", artifacts=tmp_path)
     run.log_metrics({"val/clean_acc": 0.1}, 0)
-    until(lambda: run.box.pending() == 0)
+    until(lambda: not pending(run.record))
     site.kill()
     started = time.monotonic()
     for step in range(1, 40):
@@ -104,11 +104,11 @@ def test_the_server_dies_in_the_middle_and_comes_back(
     (tmp_path / "best" / "weights.bin").write_bytes(os.urandom(1 << 16))
     run.log_artifact(tmp_path / "best", "checkpoint")
     assert time.monotonic() - started < 30  # training does not wait
-    assert run.box.pending() > 0
+    assert pending(run.record)
     site.up()
     for step in range(40, 60):
         run.log_metrics({"val/clean_acc": step / 60}, step)
-    until(lambda: run.box.pending() == 0)
+    until(lambda: not pending(run.record))
     assert run.end()
     assert run.run_id is not None
     assert history(site, run.run_id, "val/clean_acc") == list(range(60))
@@ -128,11 +128,10 @@ def test_what_was_sent_twice_is_there_once(site: Site, config: Config, tmp_path:
     assert run_id is not None
     # As if a kill had come after the server took it all and before that was noted, twice.
     for forgotten in ({"run_id": None}, {"run_id": run_id}):
-        box = Outbox(run.box.folder)
         uri = store.redact(f"http://127.0.0.1:{site.port}")
-        box.save_state({**box.state(), "offset": 0, "uri": uri, **forgotten})
+        run.record.save_published({"uri": uri, **forgotten})
         assert sync.run_stage("sync", sync.main, [f"paths.artifacts={tmp_path}"]) == 0
-        assert box.state()["run_id"] == run_id
+        assert run.run_id == run_id
         assert history(site, run_id, "loss") == list(range(20))
         assert history(site, run_id, "acc") == list(range(20))
 
@@ -165,7 +164,7 @@ def test_it_never_comes_back_and_sync_sends_later(
 
 
 def test_two_runs_at_once_do_not_mix(site: Site, config: Config, tmp_path: Path) -> None:
-    runs: dict[int, Tracker] = {}
+    runs: dict[int, Run] = {}
 
     def train(number: int) -> None:
         with start_run("train", config, name="same", artifacts=tmp_path / str(number)) as run:
@@ -193,7 +192,7 @@ run = start_run("train", config, name="restarted", artifacts=Path(sys.argv[1]))
 for step in range(int(sys.argv[2]), int(sys.argv[3])):
     run.log_metrics({"loss": float(step)}, step)
 if sys.argv[4] == "die":
-    run.wait_for_id()
+    run.publish()
     os.kill(os.getpid(), signal.SIGKILL)
 assert run.end()
 print(run.run_id)
