@@ -148,7 +148,8 @@ def dvc(place: Place) -> Iterator[Finding]:
 def mlflow(place: Place) -> Iterator[Finding]:
     """Whether the tracking store answers, and whether runs wait to be sent to it."""
     from components.address import local_path, parse_address, probe
-    from mlflow_tracking.outbox import FOLDER, Outbox
+    from mlflow_tracking.publish import pending
+    from mlflow_tracking.record import records
     from mlflow_tracking.store import tracking_uri
 
     address = parse_address(tracking_uri(place.config.tracking, place.root), "tracking")
@@ -165,8 +166,8 @@ def mlflow(place: Place) -> Iterator[Finding]:
         yield Finding("MLflow", OK, f"{found} (made on first use)")
     else:
         yield Finding("MLflow", OK, f"{found} answers")
-    outbox = local_path(place.config.paths.artifacts, place.root) / FOLDER
-    waiting = sum(1 for run in outbox.glob("*/run.json") if Outbox(run.parent).pending())
+    artifacts = local_path(place.config.paths.artifacts, place.root)
+    waiting = sum(1 for record in records(artifacts) if pending(record))
     if waiting:
         fix = "amr sync (not while a stage is running: it sends by itself)"
         yield Finding("MLflow", WARN, f"{waiting} runs are not sent to the store yet", fix)

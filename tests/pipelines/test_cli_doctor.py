@@ -213,10 +213,10 @@ def test_the_file_of_a_store(store: Path, tmp_path: Path) -> None:
     MlflowClient(f"sqlite:///{store}").create_experiment("x")
     (found,) = project.mlflow(here())
     assert found.state == OK and found.found.endswith("answers")
-    from mlflow_tracking.outbox import FOLDER, Outbox
+    from mlflow_tracking.record import FOLDER, Record
 
-    box = Outbox.create(tmp_path / FOLDER, "train-x", {"name": "n", "tags": {}, "experiment": "e"})
-    box.append_metrics({"a": 1.0}, 0)
+    record = Record(tmp_path / FOLDER / "train-x").create(name="n", experiment="e")
+    record.add_metrics({"a": 1.0}, 0)
     _, waiting = project.mlflow(here(f"paths.artifacts={tmp_path}"))
     assert waiting.state == WARN and "1 runs are not sent" in waiting.found
     with sqlite3.connect(store) as database:
