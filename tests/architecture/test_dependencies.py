@@ -17,6 +17,7 @@ MODULES = {
     "PyYAML": "yaml",
     "pillow": "PIL",
     "Jinja2": "jinja2",
+    "MarkupSafe": "markupsafe",
     "psycopg2-binary": "psycopg2",
     "adversarial-robustness-toolbox": "art",
     "cosmic-ray": "cosmic_ray",
@@ -32,6 +33,8 @@ NOT_IMPORTED = {
     "types-PyYAML": "read by mypy",
     "types-requests": "read by mypy",
     "import-linter": "a command: lint-imports",
+    "mkdocs": "a command",
+    "mkdocs-material": "a theme of mkdocs, named in mkdocs.yml",
 }
 
 
@@ -66,6 +69,7 @@ RUN = declared()
 EXTRAS = {
     "tests": RUN | declared("dev", "mutation"),
     "benchmarks": RUN | declared("dev", "mutation", "peers"),
+    "docs": RUN | declared("docs"),
     "deploy": RUN | declared("s3", "postgres", "dev"),
 }
 
@@ -82,7 +86,7 @@ def test_what_is_declared_is_imported_or_says_why_not() -> None:
     assert run <= imported("components", "pipelines", "mlflow_tracking").keys()
     extras = declared(*PROJECT["optional-dependencies"]) - RUN
     rest = modules(extras - NOT_IMPORTED.keys())
-    assert rest <= imported("tests", "benchmarks", "deploy").keys()
+    assert rest <= imported("tests", "benchmarks", "deploy", "docs").keys()
     assert NOT_IMPORTED.keys() <= RUN | extras, "a reason for what is not declared any more"
 
 
