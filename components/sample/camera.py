@@ -27,10 +27,10 @@ class Camera:
 
 
 def place_camera(seed: int, setup: int, camera: int) -> Camera:
-    """Cameras at 0, +20 and -20 degrees; each setup has its own height and distance."""
+    """Cameras at 0, +45 and -45 degrees; each setup has its own height and distance, as in NTU."""
     rng = random_state(seed, "setup", setup)
     distance, height = rng.uniform(2.6, 3.6), rng.uniform(0.9, 1.6)
-    angle = np.radians((0.0, 20.0, -20.0)[camera - 1] + rng.normal(0, 3))
+    angle = np.radians((0.0, 45.0, -45.0)[camera - 1] + rng.normal(0, 3))
     origin = np.array([np.sin(angle) * distance, height, -np.cos(angle) * distance])
     target = np.array([rng.normal(0, 0.1), rng.uniform(0.8, 1.0), 0.0])
     depth = (target - origin) / np.linalg.norm(target - origin)

@@ -205,7 +205,7 @@ def prop_part(
     """Depth and painter of an object in the hand, all of them larger than real ones."""
     up = np.array([0.0, 1.0, 0.0])
     if held.both:
-        middle = (joints[SHOULDER[-1] + 3] + joints[SHOULDER[1] + 3]) / 2 + 0.08 * up
+        middle = (joints[SHOULDER[-1] + 3] + joints[SHOULDER[1] + 3]) / 2 + 0.05 * up
         across = joints[SHOULDER[1]] - joints[SHOULDER[-1]]
         across = across / max(float(np.linalg.norm(across)), 1e-6)
         half, tall = SHEETS[held.kind]
@@ -217,17 +217,17 @@ def prop_part(
     nearer = float(hand[2]) - 0.15
     if held.kind == "brush":
         # Across the face, from the hand to the other side.
-        end = hand + np.array([np.sign(joints[HEAD, 0] - hand[0]) * 0.42 * size, 0.06, 0.0])
-        return nearer, partial(pencil.limb, hand, end, 0.05, 0.05, colour)
+        end = hand + np.array([np.sign(joints[HEAD, 0] - hand[0]) * 0.36 * size, 0.05, 0.0])
+        return nearer, partial(pencil.limb, hand, end, 0.035, 0.035, colour)
     if held.kind == "cup":
-        low, high = hand - 0.08 * size * up, hand + 0.14 * size * up
-        return nearer, partial(pencil.limb, low, high, 0.12, 0.14, colour)
-    low, high = hand - 0.16 * size * up, hand + 0.26 * size * up
-    return nearer, partial(pencil.limb, low, high, 0.075, 0.075, colour)
+        low, high = hand - 0.06 * size * up, hand + 0.1 * size * up
+        return nearer, partial(pencil.limb, low, high, 0.08, 0.09, colour)
+    low, high = hand - 0.14 * size * up, hand + 0.14 * size * up
+    return nearer, partial(pencil.limb, low, high, 0.05, 0.05, colour)
 
 
 # Half the width and half the height of what both hands hold, in metres.
-SHEETS = {"book": (0.34, 0.2), "board": (0.22, 0.3), "tablet": (0.27, 0.2)}
+SHEETS = {"book": (0.25, 0.15), "board": (0.15, 0.2), "tablet": (0.2, 0.14)}
 
 
 @lru_cache(maxsize=64)
