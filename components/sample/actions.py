@@ -1,8 +1,8 @@
 """How each class moves: hand, foot and trunk paths over time, different in every performance.
 
 Wrist targets are written for an arm of 0.54 m in trunk axes (right, up, forward) from between the
-shoulders and scaled to the actor's own arm. Twin classes either move alike and hold other objects, or look alike
-in the picture and differ by decimetres in depth.
+shoulders and scaled to the actor's own arm. Twin classes either move alike and hold different
+objects, or look alike from the front and differ by decimetres in depth.
 """
 
 from collections.abc import Callable

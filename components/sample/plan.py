@@ -30,7 +30,6 @@ ACTIONS = {
     58: "shaking hands",
 }
 TWO_PERSON = frozenset({50, 58})
-OBJECTS = {1: "cup", 3: "brush", 28: "phone", 11: "book", 12: "board", 29: "tablet"}
 DISTRACTORS = ("cup", "brush", "phone")
 
 # Subjects of NTU-RGB+D 60 in the order in which they are taken, so that any first three or more

@@ -85,6 +85,8 @@ COLOURS: dict[str, Colour] = {
     "board": (245, 205, 15),
     "tablet": (8, 8, 10),
 }
+# Half the width and half the height of what both hands hold, in metres.
+SHEETS = {"book": (0.25, 0.15), "board": (0.15, 0.2), "tablet": (0.2, 0.14)}
 
 
 def prop_look(kind: str, rng: np.random.Generator) -> tuple[Colour, float]:
@@ -222,12 +224,8 @@ def prop_part(
     if held.kind == "cup":
         low, high = hand - 0.06 * size * up, hand + 0.1 * size * up
         return nearer, partial(pencil.limb, low, high, 0.08, 0.09, colour)
-    low, high = hand - 0.14 * size * up, hand + 0.14 * size * up
-    return nearer, partial(pencil.limb, low, high, 0.05, 0.05, colour)
-
-
-# Half the width and half the height of what both hands hold, in metres.
-SHEETS = {"book": (0.25, 0.15), "board": (0.15, 0.2), "tablet": (0.2, 0.14)}
+    low, high = hand - 0.15 * size * up, hand + 0.17 * size * up
+    return nearer, partial(pencil.limb, low, high, 0.06, 0.06, colour)
 
 
 @lru_cache(maxsize=64)
@@ -245,7 +243,9 @@ def background(style: Style, setup: int, camera: int) -> Image.Image:
     for _ in range(int(rng.integers(1, 4))):
         x, y = rng.uniform(-0.1, 1.0) * width, rng.uniform(0.05, 0.75) * height
         w, h = rng.uniform(0.03, 0.25) * width, rng.uniform(0.08, 0.45) * height
-        draw.rectangle((x, y, x + w, y + h), fill=muted(random_colour(rng), rng.uniform(110, 180), 0.85))
+        draw.rectangle(
+            (x, y, x + w, y + h), fill=muted(random_colour(rng), rng.uniform(110, 180), 0.85)
+        )
     for scale, strength in ((24, 6.0), (6, 3.0)):
         coarse = rng.normal(0, strength, (height // scale + 1, width // scale + 1))
         layer = Image.fromarray(np.clip(coarse + 128, 0, 255).astype(np.uint8))
