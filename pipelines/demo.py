@@ -4,9 +4,12 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pipelines._stage import ROOT, Stage, StageError, run_stage
+from pipelines.report import is_synthetic, results_of
 
 
 def main(stage: Stage) -> None:
@@ -23,11 +26,35 @@ def main(stage: Stage) -> None:
     _run("-m", "dvc", "repro")
     page = stage.require(stage.artifacts / "report" / "index.html", "report")
     _run("-m", "pipelines.report", "--table")
-    print(f"\nReport: {page}")
+    print(f"\nDone in {time.monotonic() - start:.0f} s.")
+    print(story(results_of(stage).models, synthetic=is_synthetic(stage.data)))
     print(
-        "Runs:   mlflow ui --backend-store-uri sqlite:///mlflow.db   (then open the address shown)"
+        f"Page: {page}   (runs: `mlflow ui --backend-store-uri sqlite:///mlflow.db`, "
+        "then open the address shown)"
     )
-    print(f"Done in {time.monotonic() - start:.0f} s")
+    print(
+        "Next: put NTU-RGB+D's folders, or a link to them, into data/ntu/ and run `python -m "
+        "pipelines.recipe ntu60 && dvc repro`; other data sets: docs/data.md"
+    )
+
+
+def story(models: Mapping[str, Mapping[str, Any]], *, synthetic: bool) -> str:
+    """One sentence with each variant's accuracy, the one that attacks break most first.
+
+    models: evaluations by variant, as `read_results` gives them
+    """
+    order = sorted(models, key=lambda name: models[name]["worst"]["both"]["value"])
+    parts = [
+        f"{name} {100 * models[name]['clean_acc']['value']:.0f} % -> "
+        f"{100 * models[name]['worst']['both']['value']:.0f} %"
+        for name in order
+    ]
+    clips = max(body["clips"] for body in models.values())
+    what = "synthetic test clips" if synthetic else "test clips"
+    return (
+        f"What happened: right on {clips} {what}, as they are -> when pixels and joints are "
+        f"attacked together: {', '.join(parts)}"
+    )
 
 
 def _is_empty(folder: Path) -> bool:

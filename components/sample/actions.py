@@ -1,7 +1,8 @@
 """How each class moves: hand, foot and trunk paths over time, different in every performance.
 
 Wrist targets are written for an arm of 0.54 m in trunk axes (right, up, forward) from between the
-shoulders and scaled to the actor's own arm. The ranges of twin classes overlap on purpose.
+shoulders and scaled to the actor's own arm. Twin classes either move alike and hold different
+objects, or look alike from the front and differ by decimetres in depth.
 """
 
 from collections.abc import Callable
@@ -104,25 +105,18 @@ def mirrored(point: Floats, side: int) -> Floats:
 
 def main_hand(take: Take) -> int:
     """1 for the right hand, which most people use; -1 for the left."""
-    return 1 if take.rng.random() < 0.8 else -1
+    return 1 if take.rng.random() < 0.9 else -1
 
 
 def to_head(kind: str) -> Callable[[Take], Acting]:
-    """One hand goes to the mouth or the ear and stays; what it holds tells the class."""
+    """One hand goes to the mouth or the ear and stays; only what it holds tells the class."""
 
     def act(take: Take) -> Acting:
         side, pose = main_hand(take), idle(take)
-        # Mouth and ear are a hand's breadth apart; the scatter makes them overlap.
-        goal = {"cup": (0.07, 0.15, 0.17), "brush": (0.09, 0.15, 0.16), "phone": (0.12, 0.17, 0.11)}
-        low, high = take.point(0.22, -0.42, 0.1, 0.06), take.point(*goal[kind], 0.04)
-        early, late = take.rng.uniform(0.1, 0.3), take.rng.uniform(0.75, 0.98)
-        start = take.rng.choice([0.0, early])
-        keys = (start, low), (start + 0.22, high), (late, high), (late + 0.2, low)
-        track = path(take, *keys)
+        low, high = take.point(0.22, -0.42, 0.1, 0.05), take.point(0.11, 0.16, 0.16, 0.03)
+        begin, end = take.rng.uniform(0.0, 0.2), take.rng.uniform(0.8, 1.0)
+        track = path(take, (begin, low), (begin + 0.2, high), (end, high), (end + 0.2, low))
         lifted = np.clip((track[:, 1] - low[1]) / (high[1] - low[1]), 0, 1)
-        size = take.rng.uniform(0.008, 0.022) if kind == "brush" else take.rng.uniform(0, 0.008)
-        track[:, 0] += lifted * size * take.swing(2.5, 4.5)
-        track[:, 2] += lifted * size * take.swing(2.5, 4.5)
         pose.wrist[side] = mirrored(track, side)
         pose.palm[side] = mirrored(np.array([-0.7, 0.5, 0.0]), side) * lifted[:, None]
         pose.nod = pose.nod - lifted * take.rng.uniform(-0.1, 0.25)
@@ -132,16 +126,16 @@ def to_head(kind: str) -> Callable[[Take], Acting]:
 
 
 def in_front(kind: str) -> Callable[[Take], Acting]:
-    """Both hands hold something before the chest and look at it."""
+    """Both hands hold something before the chest; only what they hold tells the class."""
 
     def act(take: Take) -> Acting:
         pose, side = idle(take), main_hand(take)
-        centre = take.point(0.0, -0.24, 0.3, 0.035)
+        centre = take.point(0.0, -0.24, 0.3, 0.03)
         for s in (-1, 1):
-            half = mirrored(take.point(0.1, 0.0, 0.0, 0.02), s)
+            half = mirrored(take.point(0.13, 0.0, 0.0, 0.02), s)
             pose.wrist[s] = path(take, (0.0, centre + half), (1.0, centre + half))
             pose.palm[s] = np.tile([-0.5 * s, 0.3, 0.4], (take.frames, 1))
-        # A page is turned or a screen is stroked: one hand makes small moves now and then.
+        # A page is turned, a word written, a screen stroked: one hand makes small moves.
         busy = np.clip(take.swing(0.4, 1.2), 0, 1)[:, None]
         pose.wrist[side] = pose.wrist[side] + busy * take.point(0, 0, 0, 0.03)
         pose.nod = pose.nod + take.rng.uniform(0.2, 0.5)
@@ -150,21 +144,17 @@ def in_front(kind: str) -> Callable[[Take], Acting]:
     return act
 
 
-def hands_together(low: float, high: float, axis: int) -> Callable[[Take], Acting]:
-    """Both palms meet before the chest: apart and together (clapping) or against each other."""
+def hands_together(ahead: float, size: float) -> Callable[[Take], Acting]:
+    """Both palms meet `ahead` metres before the chest and move apart by up to `size`."""
 
     def act(take: Take) -> Acting:
         pose = idle(take)
-        centre = take.point(0.0, -0.2, 0.3, 0.05)
-        size, wave = take.rng.uniform(low, high), take.swing(1.6, 3.2)
+        centre = take.point(0.0, -0.16, ahead, 0.03)
+        apart, wave = take.rng.uniform(0.5, 1.0) * size, take.swing(1.6, 3.2)
         drift = np.stack([take.wobble(0.012) for _ in range(3)], -1)
         for s in (-1, 1):
             track = np.tile(centre + mirrored(take.point(0.045, 0, 0, 0.008), s), (take.frames, 1))
-            if axis == 0:
-                track[:, 0] += s * size * (1 + wave) / 2
-            else:
-                track[:, 2] += s * size * wave
-                track[:, 1] += s * 0.5 * size * wave
+            track[:, 0] += s * apart * (1 + wave) / 2
             pose.wrist[s] = track + drift
             pose.palm[s] = np.tile([-0.5 * s, 0.5, 0.5], (take.frames, 1))
         return Acting([pose])
@@ -173,90 +163,69 @@ def hands_together(low: float, high: float, axis: int) -> Callable[[Take], Actin
 
 
 def throw(take: Take) -> Acting:
-    """The arm goes back and then fast forward."""
+    """The raised arm goes far back, then fast forward and down."""
     side, pose = main_hand(take), idle(take)
-    rest = take.point(0.22, -0.45, 0.1, 0.05)
-    back = take.point(0.32, 0.1, -0.08, 0.08)
-    if take.rng.random() < 0.35:
-        back = take.point(0.27, -0.38, -0.22, 0.06)  # underarm
-    front = take.point(0.12, 0.02, 0.5, 0.08)
-    begin = take.rng.uniform(0.05, 0.25)
-    wind, fly = begin + take.rng.uniform(0.15, 0.25), take.rng.uniform(0.08, 0.14)
-    hold = wind + fly + take.rng.uniform(0.1, 0.35)
-    keys = (begin, rest), (wind, back), (wind + fly, front), (hold, front), (hold + 0.2, rest)
+    rest = take.point(0.22, -0.45, 0.1, 0.04)
+    back, front = take.point(0.26, 0.06, -0.25, 0.04), take.point(0.14, 0.0, 0.5, 0.04)
+    begin = take.rng.uniform(0.0, 0.15)
+    wind, fly = begin + 0.2, take.rng.uniform(0.55, 0.7)
+    keys = (begin, rest), (wind, back), (fly, back), (fly + 0.1, front), (fly + 0.35, rest)
     pose.wrist[side] = mirrored(path(take, *keys), side)
-    pose.yaw = pose.yaw + side * 0.15 * take.wobble(1.0)
     return Acting([pose])
 
 
 def point_at(take: Take) -> Acting:
-    """The arm is raised forward and held; from the front only its depth changes."""
+    """The arm is raised forward and held; from the front only its depth differs from a throw."""
     side, pose = main_hand(take), idle(take)
-    rest, front = take.point(0.22, -0.45, 0.1, 0.05), take.point(0.14, 0.0, 0.5, 0.09)
-    begin = take.rng.uniform(0.05, 0.35)
-    rise, stay = begin + take.rng.uniform(0.12, 0.3), take.rng.uniform(0.25, 0.5)
-    keys = (begin, rest), (rise, front), (rise + stay, front), (rise + stay + 0.2, rest)
+    rest, front = take.point(0.22, -0.45, 0.1, 0.04), take.point(0.18, 0.03, 0.5, 0.04)
+    begin = take.rng.uniform(0.0, 0.15)
+    stay = take.rng.uniform(0.65, 0.8)
+    keys = (begin, rest), (begin + 0.2, front), (stay, front), (stay + 0.25, rest)
     pose.wrist[side] = mirrored(path(take, *keys), side)
     return Acting([pose])
 
 
-def opposite(take: Take, distance: float, turned: float = np.pi) -> tuple[Pose, Pose]:
-    """Two people standing: the second `distance` ahead of the first, heading turned."""
+def opposite(take: Take, distance: float) -> tuple[Pose, Pose]:
+    """Two people face to face, the second `distance` ahead of the first."""
     first, second = idle(take, 0), idle(take, 1)
     ahead = np.array([np.sin(take.yaw), 0.0, -np.cos(take.yaw)]) * distance
     first.root = first.root - ahead / 2
     second.root = second.root + ahead / 2
-    second.yaw = second.yaw + turned + take.rng.normal(0, 0.12)
+    second.yaw = second.yaw + np.pi + take.rng.normal(0, 0.1)
     return first, second
 
 
 def punch(take: Take) -> Acting:
-    """The first strikes at the other's head or chest; the other leans back."""
-    distance = take.rng.uniform(0.62, 0.82)
+    """The first strikes at the other's head again and again; the other leans far back."""
+    distance = take.rng.uniform(0.64, 0.8)
     first, second = opposite(take, distance)
     side = main_hand(take)
-    guard = take.point(0.2, -0.25, 0.18, 0.06)
-    hit = take.point(0.04, take.rng.choice([-0.12, 0.08]), distance - 0.14, 0.05)
-    begin = take.rng.uniform(0.1, 0.35)
-    keys = [(begin, guard), (begin + 0.12, hit), (begin + 0.22, hit), (begin + 0.38, guard)]
-    if take.rng.random() < 0.4:
-        keys += [(begin + 0.5, hit), (begin + 0.65, guard)]
-    first.wrist[side] = mirrored(path(take, *keys), side)
-    struck = path(take, (begin + 0.08, np.zeros(3)), (begin + 0.2, np.ones(3)), (0.95, np.zeros(3)))
-    second.pitch = second.pitch - take.rng.uniform(0.05, 0.2) * struck[:, 0]
+    guard = take.point(0.2, -0.1, 0.1, 0.04)
+    hit = take.point(0.06, 0.1, distance - 0.1, 0.04)
+    begin = take.rng.uniform(0.05, 0.2)
+    keys = [(0.0, guard)]
+    for blow in range(3):
+        keys += [(begin + 0.3 * blow + m, p) for m, p in ((0, guard), (0.1, hit), (0.2, hit))]
+    first.wrist[side] = mirrored(path(take, *keys, (1.0, guard)), side)
+    struck = path(take, (begin, np.zeros(3)), (begin + 0.2, np.ones(3)), (1.0, np.ones(3)))
+    second.pitch = second.pitch - take.rng.uniform(0.25, 0.4) * struck[:, 0]
     return Acting([first, second])
 
 
 def shake_hands(take: Take) -> Acting:
-    """Both right hands meet between the two and move up and down a little."""
-    distance = take.rng.uniform(0.68, 0.9)
+    """Both right hands meet between the two at the height of the belly and move up and down."""
+    distance = take.rng.uniform(0.7, 0.86)
     first, second = opposite(take, distance)
-    side = 1 if take.rng.random() < 0.95 else -1
-    height = take.rng.uniform(-0.3, -0.1)
-    begin, end = take.rng.uniform(0.0, 0.3), take.rng.uniform(0.75, 1.1)
-    shake = take.rng.uniform(0.015, 0.045) * take.swing(1.5, 3.0)
+    height = take.rng.uniform(-0.3, -0.2)
+    begin, end = take.rng.uniform(0.0, 0.15), take.rng.uniform(0.85, 1.1)
+    shake = take.rng.uniform(0.02, 0.05) * take.swing(1.5, 3.0)
     for pose in (first, second):
-        rest = take.point(0.22, -0.45, 0.1, 0.05)
+        rest = take.point(0.22, -0.45, 0.1, 0.04)
         meet = np.array([0.03, height, distance / 2 - 0.04]) + take.rng.normal(0, 0.02, 3)
         track = path(take, (begin, rest), (begin + 0.2, meet), (end, meet), (end + 0.2, rest))
         near = np.clip((track[:, 2] - rest[2]) / (meet[2] - rest[2]), 0, 1)
         track[:, 1] += near * shake
-        pose.wrist[side] = mirrored(track, side)
-    return Acting([first, second])
-
-
-def pat_back(take: Take) -> Acting:
-    """The first stands behind or beside the other and pats the back or shoulder."""
-    distance = take.rng.uniform(0.45, 0.65)
-    first, second = opposite(take, distance, turned=take.rng.choice([0.0, 0.5, -0.5, np.pi]))
-    side = main_hand(take)
-    rest = take.point(0.2, -0.35, 0.15, 0.06)
-    touch = take.point(0.06, take.rng.uniform(-0.2, 0.02), distance - 0.08, 0.04)
-    begin, end = take.rng.uniform(0.0, 0.3), take.rng.uniform(0.75, 1.1)
-    track = path(take, (begin, rest), (begin + 0.2, touch), (end, touch), (end + 0.2, rest))
-    near = np.clip((track[:, 2] - rest[2]) / max(touch[2] - rest[2], 0.05), 0, 1)
-    track[:, 2] -= near * take.rng.uniform(0.03, 0.08) * (1 + take.swing(1.2, 2.4))
-    first.wrist[side] = mirrored(track, side)
+        pose.wrist[1] = mirrored(track, 1)
     return Acting([first, second])
 
 
@@ -264,14 +233,14 @@ MOTIONS: dict[int, Callable[[Take], Acting]] = {
     1: to_head("cup"),
     3: to_head("brush"),
     7: throw,
-    10: hands_together(0.05, 0.14, axis=0),
+    10: hands_together(ahead=0.46, size=0.08),
     11: in_front("book"),
+    12: in_front("board"),
     28: to_head("phone"),
     29: in_front("tablet"),
     31: point_at,
-    34: hands_together(0.02, 0.05, axis=2),
+    34: hands_together(ahead=0.17, size=0.04),
     50: punch,
-    53: pat_back,
     58: shake_hands,
 }
 
@@ -282,7 +251,7 @@ def perform(action: int, take: Take, distractors: tuple[str, ...]) -> Acting:
     Now and then somebody who needs no object holds one, so that an object alone proves nothing.
     """
     acting = MOTIONS[action](take)
-    if not acting.held and take.rng.random() < 0.3:
+    if not acting.held and take.rng.random() < 0.2:
         kind = distractors[take.rng.integers(len(distractors))]
         acting.held.append(Held(kind, -1 if take.rng.random() < 0.7 else 1))
     for body, pose in zip(take.bodies, acting.poses, strict=True):

@@ -64,10 +64,8 @@ def record(style: Style, name: ClipId) -> Recording:
     if name.action in TWO_PERSON:
         subjects.append(int(rng.choice(partners(name.subject, style.subjects))))
     bodies = [make_body(style.seed, s) for s in subjects]
-    # Each performance faces one of the outer cameras, as in NTU.
-    facing = (0.5 if name.replication == 1 else -0.5) + rng.normal(0, 0.2)
-    if len(bodies) == 2:
-        facing += rng.choice([0.0, np.pi / 2, -np.pi / 2])
+    # Each performance turns a little to one of the outer cameras, which NTU's do fully.
+    facing = (0.2 if name.replication == 1 else -0.2) + rng.normal(0, 0.08)
     acting = perform(name.action, Take(bodies, rng, frames, facing), DISTRACTORS)
     spot = np.array([rng.normal(0, 0.15), 0.0, rng.normal(0, 0.15)])
     camera = place_camera(style.seed, name.setup, name.camera)

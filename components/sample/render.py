@@ -29,8 +29,8 @@ class Look:
         self.hair = HAIR[rng.integers(len(HAIR))]
         self.long_hair = bool(rng.random() < 0.4)
         rng = random_state(seed, "clothes", subject, setup)
-        self.shirt = muted(random_colour(rng), rng.uniform(50, 200), 0.6)
-        self.trousers = muted(random_colour(rng), rng.uniform(30, 110), 0.7)
+        self.shirt = muted(random_colour(rng), rng.uniform(80, 150), 0.8)
+        self.trousers = muted(random_colour(rng), rng.uniform(50, 110), 0.8)
         self.long_sleeves = bool(rng.random() < 0.5)
         self.shorts = bool(rng.random() < 0.15)
 
@@ -61,7 +61,7 @@ def render(style: Style, recording: Recording) -> list[np.ndarray]:
     props = [(held, *prop_look(held.kind, rng)) for held in recording.held]
     gain = np.clip(rng.normal(1.0, 0.08), 0.8, 1.2) * np.clip(rng.normal(1, 0.03, 3), 0.9, 1.1)
     light = [min(255, int(level * g + 0.5)) for g in gain for level in range(256)]
-    grain = rng.normal(0, 4.0, (style.height + 16, style.width + 16, 1)).astype(np.int16)
+    grain = rng.normal(0, 2.5, (style.height + 16, style.width + 16, 1)).astype(np.int16)
     frames = []
     for t in range(recording.frames):
         image = room.copy()
@@ -76,20 +76,22 @@ def render(style: Style, recording: Recording) -> list[np.ndarray]:
     return frames
 
 
+# Colour of each object, far from the others, from skin and from the greys of rooms and clothes.
+COLOURS: dict[str, Colour] = {
+    "cup": (225, 25, 25),
+    "brush": (20, 215, 40),
+    "phone": (25, 45, 225),
+    "book": (250, 250, 245),
+    "board": (245, 205, 15),
+    "tablet": (8, 8, 10),
+}
+# Half the width and half the height of what both hands hold, in metres.
+SHEETS = {"book": (0.25, 0.15), "board": (0.15, 0.2), "tablet": (0.2, 0.14)}
+
+
 def prop_look(kind: str, rng: np.random.Generator) -> tuple[Colour, float]:
-    """Colour and size factor of one object; they differ from clip to clip."""
-    size = float(rng.uniform(0.9, 1.25))
-    strong, weak = int(rng.integers(190, 256)), int(rng.integers(0, 90))
-    if kind == "cup":
-        return (strong, weak, weak // 2), size
-    if kind == "brush":
-        return (weak // 2, strong, weak), size
-    if kind == "book":
-        return (strong, strong, strong - 15), size
-    if kind == "tablet":
-        return (weak // 2, weak, strong), size
-    dark = weak // 4
-    return (dark, dark, dark + 8), size
+    """Colour and size factor of one object; they differ a little from clip to clip."""
+    return shade(COLOURS[kind], float(rng.uniform(0.9, 1.1))), float(rng.uniform(0.9, 1.15))
 
 
 class Pencil:
@@ -202,36 +204,28 @@ def draw_head(pencil: Pencil, joints: Floats, body: Body, look: Look) -> None:
 def prop_part(
     pencil: Pencil, joints: Floats, held: Held, colour: Colour, size: float
 ) -> tuple[float, Painter]:
-    """Depth and painter of an object in the hand."""
-    hand, tip = joints[SHOULDER[held.side] + 3], joints[TIP[held.side]]
+    """Depth and painter of an object in the hand, all of them larger than real ones."""
     up = np.array([0.0, 1.0, 0.0])
     if held.both:
-        middle = (joints[SHOULDER[-1] + 3] + joints[SHOULDER[1] + 3]) / 2
+        middle = (joints[SHOULDER[-1] + 3] + joints[SHOULDER[1] + 3]) / 2 + 0.05 * up
         across = joints[SHOULDER[1]] - joints[SHOULDER[-1]]
         across = across / max(float(np.linalg.norm(across)), 1e-6)
-        away = np.cross(across, up)
-        half, tall = (0.19, 0.16) if held.kind == "book" else (0.17, 0.12)
-        rise = (0.75 * up + 0.6 * away) * tall * size
-        wide = across * half * size
+        half, tall = SHEETS[held.kind]
+        rise, wide = up * tall * size, across * half * size
         corners = [middle - wide - rise, middle + wide - rise]
         corners += [middle + wide + rise, middle - wide + rise]
-
-        def sheet() -> None:
-            pencil.plate(corners, colour)
-            if held.kind == "book":
-                pencil.limb(middle - rise, middle + rise, 0.008, 0.008, shade(colour, 0.6))
-
-        return float(middle[2]), sheet
-    along = (tip - joints[SHOULDER[held.side] + 2]) * 0.5
-    nearer = float(hand[2]) - 0.08
+        return float(middle[2]) - 0.1, partial(pencil.plate, corners, colour)
+    hand = joints[SHOULDER[held.side] + 3]
+    nearer = float(hand[2]) - 0.15
     if held.kind == "brush":
-        end = hand + along * 1.6 + 0.12 * size * up
-        return nearer, partial(pencil.limb, hand, end, 0.018, 0.018, colour)
+        # Across the face, from the hand to the other side.
+        end = hand + np.array([np.sign(joints[HEAD, 0] - hand[0]) * 0.36 * size, 0.05, 0.0])
+        return nearer, partial(pencil.limb, hand, end, 0.035, 0.035, colour)
     if held.kind == "cup":
-        low, high = hand - 0.07 * size * up, hand + 0.13 * size * up
-        return nearer, partial(pencil.limb, low, high, 0.055, 0.045, colour)
-    low, high = hand - 0.07 * size * up, hand + 0.1 * size * up
-    return nearer, partial(pencil.limb, low, high, 0.038, 0.038, colour)
+        low, high = hand - 0.06 * size * up, hand + 0.1 * size * up
+        return nearer, partial(pencil.limb, low, high, 0.08, 0.09, colour)
+    low, high = hand - 0.15 * size * up, hand + 0.17 * size * up
+    return nearer, partial(pencil.limb, low, high, 0.06, 0.06, colour)
 
 
 @lru_cache(maxsize=64)
@@ -240,17 +234,19 @@ def background(style: Style, setup: int, camera: int) -> Image.Image:
     rng = random_state(style.seed, "room", setup, camera)
     width, height = style.width * FINE, style.height * FINE
     # Laboratories: light walls, a darker floor, little that is colourful.
-    wall = muted(random_colour(rng), 150)
-    floor = muted(random_colour(rng), 90)
+    wall = muted(random_colour(rng), 165, 0.85)
+    floor = muted(random_colour(rng), 110, 0.85)
     image = Image.new("RGB", (width, height), wall)
     draw = ImageDraw.Draw(image)
     line = int(height * rng.uniform(0.62, 0.78))
     draw.rectangle((0, line, width, height), fill=floor)
-    for _ in range(int(rng.integers(2, 7))):
+    for _ in range(int(rng.integers(1, 4))):
         x, y = rng.uniform(-0.1, 1.0) * width, rng.uniform(0.05, 0.75) * height
         w, h = rng.uniform(0.03, 0.25) * width, rng.uniform(0.08, 0.45) * height
-        draw.rectangle((x, y, x + w, y + h), fill=muted(random_colour(rng), rng.uniform(80, 190)))
-    for scale, strength in ((24, 12.0), (6, 7.0)):
+        draw.rectangle(
+            (x, y, x + w, y + h), fill=muted(random_colour(rng), rng.uniform(110, 180), 0.85)
+        )
+    for scale, strength in ((24, 6.0), (6, 3.0)):
         coarse = rng.normal(0, strength, (height // scale + 1, width // scale + 1))
         layer = Image.fromarray(np.clip(coarse + 128, 0, 255).astype(np.uint8))
         texture = np.asarray(layer.resize((width, height), Image.Resampling.BICUBIC), np.float32)
