@@ -87,14 +87,18 @@ def in_rays_python(words: list[str]) -> str:
     """A shell command that runs `python WORDS` with the interpreter that Ray itself runs in.
 
     A job's shell has the PATH of whoever started the node: with `.venv/bin/ray start` and nothing
-    activated, `python` is the system's. The node's own process names the interpreter that it
-    starts workers with.
+    activated, `python` is the system's or none. The raylet, from which every job descends, names
+    the interpreter that it starts workers with; its number in the environment Ray takes away.
     """
-    found = (
-        'tr "\\0" "\\n" < "/proc/$RAY_RAYLET_PID/cmdline" 2>/dev/null | '
-        "sed -n 's/^--python_worker_command=\\([^ ]*\\).*/\\1/p'"
+    raylets = "s/^--python_worker_command=\\([^ ]*\\).*/\\1/p"
+    parents = "s/^PPid:[^0-9]*//p"
+    return (
+        "pid=$PPID; interpreter=; "
+        'while [ -z "$interpreter" ] && [ "${pid:-0}" -gt 0 ]; do '
+        f'interpreter=$(tr "\\0" "\\n" <"/proc/$pid/cmdline" 2>/dev/null | sed -n \'{raylets}\'); '
+        f"pid=$(sed -n '{parents}' \"/proc/$pid/status\" 2>/dev/null); done; "
+        f'exec "${{interpreter:-python}}" {shlex.join(words)}'
     )
-    return f'interpreter="$({found})"; exec "${{interpreter:-python}}" {shlex.join(words)}'
 
 
 def environment(commit: str) -> dict[str, str]:

@@ -269,28 +269,23 @@ def test_a_workspace_is_meant_from_the_shells_folder(monkeypatch, tmp_path, web)
     assert f"'{tmp_path}/w s'" in asked[0]
 
 
-def test_rays_own_interpreter_runs_the_job(tmp_path):
-    """The raylet's command line names it; without a raylet `python` of the PATH does."""
+@pytest.mark.parametrize("below_a_raylet", [True, False])
+def test_rays_own_interpreter_runs_the_job(tmp_path, below_a_raylet):
+    """The command line of the raylet, an ancestor, names it; without one the PATH's `python`."""
     command = submit.in_rays_python(["-c", "import sys; print(sys.executable)"])
-    raylet = subprocess.Popen(
-        [
-            sys.executable, "-c", "import time; time.sleep(60)",
-            f"--python_worker_command={sys.executable} setup_worker.py",
-        ]
-    )  # fmt: skip
-    try:
-        for pid, expected in ((str(raylet.pid), sys.executable), ("", "python of the path")):
-            fake = tmp_path / "python"
-            fake.write_text("#!/bin/sh\necho python of the path\n")
-            fake.chmod(0o755)
-            environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "RAY_RAYLET_PID": pid}
-            done = subprocess.run(
-                ["/bin/sh", "-c", command], env=environment, capture_output=True, text=True
-            )
-            assert done.stdout.strip() == expected
-    finally:
-        raylet.kill()
-        raylet.wait(timeout=30)
+    fake = tmp_path / "python"
+    fake.write_text("#!/bin/sh\necho python of the path\n")
+    fake.chmod(0o755)
+    # Between the raylet and the job's shell is the process that Ray calls the job's supervisor.
+    nested = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
+    supervisor = f"import subprocess; subprocess.run({command!r}, shell=True)"
+    words = [sys.executable, "-c", nested, supervisor]
+    if below_a_raylet:
+        words.append(f"--python_worker_command={sys.executable} setup_worker.py")
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60)
+    expected = sys.executable if below_a_raylet else "python of the path"
+    assert done.stdout.strip() == expected, done.stderr
 
 
 # The cluster's side

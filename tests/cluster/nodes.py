@@ -1,0 +1,154 @@
+"""A Ray cluster on the hosts of `hosts.py`, as `deploy/ray/README.md` says, and jobs sent to it."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import yaml
+
+from tests.cluster.hosts import ADDRESSES, NET, ROOT, Host, Network
+
+BIN = Path(sys.prefix) / "bin"
+HEAD = f"{NET}.{ADDRESSES['head']}"
+DASHBOARD = f"http://{HEAD}:8265"
+TRACKING = f"http://{NET}.{ADDRESSES['services']}:5000"
+TOKEN = "0123456789abcdef" * 4  # of a cluster that lives for minutes
+AUTH = {"RAY_AUTH_MODE": "token"}  # a worker's `ray start` does not look for a token by itself
+CODE = (
+    "components", "pipelines", "mlflow_tracking", "recipes", "dvc.yaml", "data.dvc", "Makefile",
+    "params.yaml", "pyproject.toml", "constraints.txt", ".dvcignore",
+)  # fmt: skip
+SMALL = {
+    "sample": {"subjects": 10, "clips_per_class": 6},
+    "shard": {"clips_per_shard": 2, "frames": 8, "size": 48},
+    "train": {"epochs": 3, "batch_size": 8, "val_clips": 8},
+    "tune": {"trials": 2, "epochs": 1, "workers": 1, "val_clips": 8, "finalist_clips": 8},
+    "evaluate": {"suite": "thin", "curve_clips": 0, "batch_size": 4, "checks": False},
+    "ray": {"workers": 2, "max_failures": 3},
+}
+
+
+class Cluster:
+    """Ray on the head and its workers; jobs come from the desk, runs go to the services host."""
+
+    def __init__(self, net: Network) -> None:
+        self.net = net
+
+    def start_head(self) -> None:
+        """Ray's head, which runs jobs and no tasks."""
+        self._token(self.net["head"])
+        self._ray("head", "--head", "--num-cpus=0", f"--dashboard-host={HEAD}")
+
+    def start_worker(self, name: str, cpus: int = 1) -> None:
+        """Ray on a worker host."""
+        self._token(self.net[name])
+        self._ray(name, f"--address={HEAD}:6379", f"--num-cpus={cpus}")
+
+    def _ray(self, name: str, *words: str) -> None:
+        # By its path: nothing is activated, and the PATH knows no Python with Ray.
+        words = ("start", *words, "--object-store-memory=100000000")
+        self.net[name].run([BIN / "ray", *words], env=AUTH)
+
+    def _token(self, host: Host) -> None:
+        folder = host.tmp / "home" / ".ray"
+        folder.mkdir(exist_ok=True)
+        (folder / "auth_token").write_text(TOKEN)
+
+    def lose(self, name: str) -> None:
+        """The host's processes end and its cable with them."""
+        self.net[name].link(up=False)
+        self.net[name].end()
+
+    def alive(self) -> set[str]:
+        """The addresses of the nodes that Ray counts as alive."""
+        words = [BIN / "ray", "list", "nodes", "--format=json", "--filter", "state=ALIVE"]
+        said = self.net["head"].run([*words, f"--address={DASHBOARD}"], env=AUTH).stdout
+        return {node["node_ip"] for node in json.loads(said[said.index("[") :])}
+
+    def await_nodes(self, count: int, seconds: float = 90) -> None:
+        """Return when so many nodes are alive."""
+        deadline = time.monotonic() + seconds
+        while len(self.alive()) != count:
+            assert time.monotonic() < deadline, f"{self.alive()} after {seconds:.0f} s"
+            time.sleep(0.5)
+
+    def start_tracking(self) -> None:
+        """An MLflow server on a host of its own."""
+        host = self.net["services"]
+        words = [BIN / "mlflow", "server", "--host=0.0.0.0", "--port=5000", "--workers=1"]
+        words += ["--backend-store-uri=sqlite:////tmp/mlflow.db", "--allowed-hosts=*"]
+        words += ["--artifacts-destination=/tmp/mlartifacts"]
+        host.start(words, env={"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
+
+    def await_tracking(self, seconds: float = 120) -> None:
+        """Return when the MLflow server answers."""
+        code = (
+            f"import urllib.request as u; print(u.urlopen('{TRACKING}/health', timeout=3).status)"
+        )
+        deadline = time.monotonic() + seconds
+        while (
+            "200" not in self.net["services"].run([sys.executable, "-c", code], check=False).stdout
+        ):
+            assert time.monotonic() < deadline, "the MLflow server does not answer"
+            time.sleep(0.5)
+
+
+def lay_down(host: Host, **changes: dict[str, object]) -> Path:
+    """A clone of the project on that host alone, small; its folder as this machine sees it."""
+    folder = host.tmp / "project"
+    folder.mkdir()
+    for name in CODE:
+        source = ROOT / name
+        if source.is_dir():
+            ignore = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(source, folder / name, ignore=ignore)
+        else:
+            shutil.copy2(source, folder / name)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["compare"] = ["amr"]
+    for section, values in (SMALL | changes).items():
+        params[section] = {**params[section], **SMALL.get(section, {}), **values}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    shutil.copy(ROOT / ".gitignore", folder)
+    (folder / ".venv").symlink_to(sys.prefix)
+    me = ["-c", "user.name=t", "-c", "user.email=t@t.invalid"]
+    for words in (["init", "-q"], ["add", "-A"], [*me, "commit", "-qm", "start"]):
+        subprocess.run(["git", *words], cwd=folder, check=True, capture_output=True)
+    (host.tmp / "home" / ".ray").mkdir()
+    (host.tmp / "home" / ".ray" / "auth_token").write_text(TOKEN)
+    return folder
+
+
+def submit_words(workspace: str, *stages: str) -> list[str]:
+    """What a person types; the environment counts as installed."""
+    words = ["make", "-s", "-o", ".venv/.installed", "submit", f"RAY_ADDRESS={DASHBOARD}"]
+    return [*words, f"WORKSPACE={workspace}", f"STAGES={' '.join(stages)}"]
+
+
+def submit(desk: Host, workspace: str, *stages: str, seconds: float = 420) -> tuple[int, str]:
+    """`make submit` from the desk, to its end: exit status and log."""
+    done = desk.run(
+        submit_words(workspace, *stages), cwd="/tmp/project",
+        env={"MLFLOW_TRACKING_URI": TRACKING}, seconds=seconds, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Each file below, and what it holds."""
+    import hashlib
+
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def environment_is_inside() -> bool:
+    """Whether hosts see the Python environment (they cover /tmp alone)."""
+    return os.access(BIN / "ray", os.X_OK)
