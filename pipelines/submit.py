@@ -7,7 +7,6 @@ is used, which is right when the cluster runs on this machine or mounts this fol
 """
 
 import argparse
-import asyncio
 import os
 import shlex
 import sys
@@ -15,11 +14,12 @@ import time
 from pathlib import Path
 
 import requests
-from ray.job_submission import JobStatus, JobSubmissionClient
+from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from components.address import Address, local_path, masked, parse_address
 from components.errors import UserError
 from mlflow_tracking.lineage import COMMIT
+from pipelines._follow import follow
 from pipelines._package import Package, package
 from pipelines._stage import ROOT, StageError
 
@@ -54,11 +54,15 @@ def _run(address: Address, workspace: str, targets: list[str]) -> int:
         job = _submit(client, entrypoint, sent, address)
     print(f"job {job} on {address.masked}; workspace {folder}", flush=True)
     try:
-        asyncio.run(_follow(client, job))
+        info = follow(client, address, job, token_header(), _say)
     except KeyboardInterrupt:
         print(f"\nthe job goes on; stop it: ray job stop {job} --address {address.masked}")
         return 130
-    return _status(client, job)
+    return _status(job, info)
+
+
+def _say(text: str) -> None:
+    print(text, end="", flush=True)
 
 
 def _check_server(address: Address) -> None:
@@ -155,13 +159,7 @@ def token_header() -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"} if token else {}
 
 
-async def _follow(client: JobSubmissionClient, job: str) -> None:
-    async for lines in client.tail_job_logs(job):
-        print(lines, end="", flush=True)
-
-
-def _status(client: JobSubmissionClient, job: str) -> int:
-    info = client.get_job_info(job)
+def _status(job: str, info: JobDetails) -> int:
     print(f"job {job}: {info.status.value}" + (f": {info.message}" if info.message else ""))
     if info.status == JobStatus.SUCCEEDED:
         return 0

@@ -30,12 +30,12 @@ GATEWAY = f"{NET}.1"
 ADDRESSES = {"head": 10, "one": 11, "two": 12, "desk": 20, "services": 30}
 SHARING = ("head", "one", "two")  # the hosts that see the shared folder at /mnt
 TOOLS = ("ip", "unshare", "nsenter", "setpriv")
-SWITCH = "set -e; ip link set lo up; ip link add br0 type bridge; "
-# With forwarding on, what leads out of the bridge is refused at once instead of being dropped.
-SWITCH += (
-    f"ip addr add {GATEWAY}/24 dev br0; ip link set br0 up; echo 1 >/proc/sys/net/ipv4/ip_forward; "
+SWITCH = (
+    f"set -e; ip link set lo up; ip link add br0 type bridge; ip addr add {GATEWAY}/24 dev br0; "
+    # With forwarding on, what leads out of the bridge is refused at once instead of being dropped.
+    "ip link set br0 up; echo 1 >/proc/sys/net/ipv4/ip_forward; "
 )
-READY = "touch {flag}; trap '' CHLD; exec sleep infinity"  # ignored, children are reaped
+STAY = "trap '' CHLD; exec sleep infinity"  # ignored, children are reaped
 
 
 class NoNamespaces(RuntimeError):
@@ -165,10 +165,9 @@ class Network:
         if name in SHARING:
             lines.append(f"mount --bind {q(self.shared)} /mnt")
         lines.append("mount -t tmpfs -o size=2g tmpfs /dev/shm")
-        flag = q(home / "ready")
-        # A shell keeps what it has open: the flag's folder is opened before /tmp is covered.
-        lines += [f"exec 9>{flag}.tmp", f"mount --rbind {q(tmp)} /tmp"]
-        lines += ["ip link set lo up", "echo ready >&9", "trap '' CHLD", "exec sleep infinity"]
+        # Opened before /tmp, where it lies, is covered.
+        lines += [f"exec 9>{q(home / 'ready')}", f"mount --rbind {q(tmp)} /tmp"]
+        lines += ["ip link set lo up", "echo ready >&9", "exec 9>&-", STAY]
         return "\n".join(lines)
 
     def _connect(self, name: str, first: int, address: str) -> None:
@@ -197,11 +196,15 @@ def network(names: Sequence[str] = tuple(ADDRESSES)) -> Iterator[Network]:
         raise NoNamespaces(f"{', '.join(missing)} missing; apt-get install iproute2 util-linux")
     if os.geteuid():
         raise NoNamespaces("namespaces for network, mounts and processes need root")
-    folder = Path(tempfile.mkdtemp(prefix="hosts-"))
+    for left in Path(tempfile.gettempdir()).glob("hosts-*-*"):  # by a run that was killed
+        if not psutil.pid_exists(int(left.name.split("-")[1])):
+            shutil.rmtree(left)
+    folder = Path(tempfile.mkdtemp(prefix=f"hosts-{os.getpid()}-"))
     folder.chmod(0o755)
     (folder / "shared").mkdir()
     flag = folder / "switch"
-    switch = _spawn(["unshare", "--net", "/bin/sh", "-c", SWITCH + READY.format(flag=q(flag))])
+    words = f"{SWITCH} echo ready >{q(flag)}; {STAY}"
+    switch = _spawn(["unshare", "--net", "/bin/sh", "-c", words])
     net = Network(folder, switch)
     try:
         _wait_for(flag, switch)
@@ -240,9 +243,8 @@ def _child(outer: subprocess.Popen[bytes]) -> int:
 
 
 def _wait_for(flag: Path, process: subprocess.Popen[bytes]) -> None:
-    partial = flag.with_name(flag.name + ".tmp")
     deadline = time.monotonic() + 20
-    while not (flag.exists() or (partial.exists() and partial.stat().st_size)):
+    while not (flag.exists() and flag.stat().st_size):
         if process.poll() is not None or time.monotonic() > deadline:
             raise NoNamespaces(_reason(process))
         time.sleep(0.01)

@@ -1,11 +1,12 @@
 """A Ray cluster on the hosts of `hosts.py`, as `deploy/ray/README.md` says, and jobs sent to it."""
 
+import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import yaml
@@ -123,10 +124,32 @@ def lay_down(host: Host, **changes: dict[str, object]) -> Path:
     return folder
 
 
+def lay_sample(net: Network) -> None:
+    """The synthetic sample in the workspace: the nodes' /mnt/amr, which the desk does not see."""
+    words = ["-m", "pipelines.sample", f"paths.data={net.shared}/amr/data/sample"]
+    words += [f"sample.{key}={value}" for key, value in SMALL["sample"].items()]
+    subprocess.run([sys.executable, *words], cwd=ROOT, check=True, capture_output=True)
+
+
 def submit_words(workspace: str, *stages: str) -> list[str]:
     """What a person types; the environment counts as installed."""
     words = ["make", "-s", "-o", ".venv/.installed", "submit", f"RAY_ADDRESS={DASHBOARD}"]
     return [*words, f"WORKSPACE={workspace}", f"STAGES={' '.join(stages)}"]
+
+
+def start_submit(desk: Host, workspace: str, *stages: str) -> tuple[subprocess.Popen[str], Path]:
+    """`make submit` from the desk, running; the process and its log."""
+    log = desk.tmp / f"submit-{len(desk.started)}.log"
+    words = submit_words(workspace, *stages)
+    environment = {"MLFLOW_TRACKING_URI": TRACKING}
+    return desk.start(words, cwd="/tmp/project", env=environment, log=log), log
+
+
+def until(ready: Callable[[], bool], running: subprocess.Popen[str], log: Path) -> None:
+    """Return when `ready()` holds; AssertionError with the log when `running` ended before."""
+    while not ready():
+        assert running.poll() is None, log.read_text()
+        time.sleep(0.02)
 
 
 def submit(desk: Host, workspace: str, *stages: str, seconds: float = 420) -> tuple[int, str]:
@@ -140,15 +163,8 @@ def submit(desk: Host, workspace: str, *stages: str, seconds: float = 420) -> tu
 
 def digests(folder: Path) -> dict[str, str]:
     """Each file below, and what it holds."""
-    import hashlib
-
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-
-
-def environment_is_inside() -> bool:
-    """Whether hosts see the Python environment (they cover /tmp alone)."""
-    return os.access(BIN / "ray", os.X_OK)

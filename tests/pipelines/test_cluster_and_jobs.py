@@ -259,12 +259,8 @@ def test_a_workspace_is_meant_from_the_shells_folder(monkeypatch, tmp_path, web)
     monkeypatch.setattr(submit, "_check_server", lambda _: None)
     monkeypatch.setattr(submit, "JobSubmissionClient", lambda *_, **__: None)
     monkeypatch.setattr(submit, "_status", lambda *_: 0)
+    monkeypatch.setattr(submit, "follow", lambda *_: None)
     monkeypatch.setattr(submit, "_submit", lambda _, entrypoint, *__: asked.append(entrypoint))
-
-    async def follow(*_):
-        return None
-
-    monkeypatch.setattr(submit, "_follow", follow)
     assert submit.main(["http://127.0.0.1:1", "--workspace", "./w s"]) == 0
     assert f"'{tmp_path}/w s'" in asked[0]
 
