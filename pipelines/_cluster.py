@@ -25,6 +25,7 @@ from tqdm import tqdm
 from components.address import Address, parse_address, probe
 from components.config.train import RaySection
 from components.cpus import usable_cpus
+from pipelines._loopback import loopback_alone
 from pipelines._package import package
 from pipelines._stage import ROOT, StageError
 
@@ -121,16 +122,15 @@ def _start_local(tries: int = 3) -> None:
         os.environ.setdefault(name, value)
     for left in reversed(range(tries)):
         try:
-            ray.init(
-                address="local",
-                num_cpus=usable_cpus(),
-                object_store_memory=OBJECT_STORE,
-                include_dashboard=False,
-                log_to_driver=False,  # stages say what matters; the rest is in Ray's own logs
-                # Ray 2.60 takes its own address for this one all the same; see `ray.nodes()`.
-                _node_ip_address="127.0.0.1",
-                logging_level=logging.WARNING,
-            )
+            with loopback_alone():
+                ray.init(
+                    address="local",
+                    num_cpus=usable_cpus(),
+                    object_store_memory=OBJECT_STORE,
+                    include_dashboard=False,
+                    log_to_driver=False,  # stages say what matters; the rest is in Ray's own logs
+                    logging_level=logging.WARNING,
+                )
             return
         except Exception as error:  # noqa: BLE001 - Ray has no type of its own for a slow start
             if "timed out during startup" not in str(error):

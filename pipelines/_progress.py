@@ -66,8 +66,8 @@ def progress_channel(handle: Callable[[Event], None]) -> Iterator[Any]:
     """A channel whose messages go to `handle`, in order, in a thread; drained at the end."""
     # Beside the driver: on another node it would be lost with that node.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    actor: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(ProgressChannel)
-    channel: Any = actor.remote()
+    options = {"num_cpus": 0, "scheduling_strategy": here}
+    channel: Any = ray.remote(ProgressChannel).options(**options).remote()
     stop = threading.Event()
     failure: list[BaseException] = []
 

@@ -115,7 +115,7 @@ def test_nodes_lost_in_each_stage_change_nothing(cluster: Cluster, again: Path) 
     # Evaluate: the host is lost for good.
     until(lambda: any(sample.glob("partial/evaluation/*/suite-*.arrow")), running, log)
     cluster.net["one"].end()
-    running.wait(timeout=300)
+    running.wait(timeout=900)
     said = log.read_text()
     (cluster.net.folder / "lost.log").write_text(said)
     print(said)
@@ -140,7 +140,7 @@ def test_a_lost_head_and_a_cut_network(cluster: Cluster, again: Path) -> None:
         net.boot(name)
         cluster.start_worker(name)
     cluster.await_nodes(3)
-    assert running.wait(timeout=120) == 2
+    assert running.wait(timeout=300) == 2
     said = log.read_text()
     assert "Traceback" not in said and "run the same command" in said.lower(), said
 
@@ -149,6 +149,6 @@ def test_a_lost_head_and_a_cut_network(cluster: Cluster, again: Path) -> None:
     net["two"].link(up=False)
     time.sleep(20)
     net["two"].link(up=True)
-    assert running.wait(timeout=240) == 0, log.read_text()
+    assert running.wait(timeout=900) == 0, log.read_text()
     assert "epoch 1/" not in log.read_text()  # it was stored before the head was lost
     assert promised(again) == promised(net.shared / "calm")
