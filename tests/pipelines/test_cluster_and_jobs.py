@@ -323,12 +323,24 @@ def test_workers_take_the_interface_that_carries_ray(monkeypatch):
     assert _network.interface_of("10.9.9.9", interfaces) is None
 
 
-@pytest.mark.parametrize("nodes", [["10.0.0.5", "10.0.0.6"], ["10.0.0.5", "10.0.0.5"]])
-def test_the_interface_is_set_before_workers_meet_and_only_across_nodes(monkeypatch, nodes):
+@pytest.mark.parametrize(
+    ("nodes", "expected"),
+    [
+        (["10.0.0.5", "10.0.0.6"], "eth0"),
+        (["10.0.0.5", "10.0.0.5"], None),
+        (["127.0.0.1", "127.0.0.1"], "lo"),
+    ],
+)
+def test_the_interface_is_set_before_workers_meet_across_nodes_or_on_loopback(
+    monkeypatch, nodes, expected
+):
     for variable in _network.VARIABLES:
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "10.0.0.5")
-    interfaces = {"eth0": [Net(socket.AF_INET, "10.0.0.5")]}
+    monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: nodes[0])
+    interfaces = {
+        "eth0": [Net(socket.AF_INET, "10.0.0.5")],
+        "lo": [Net(socket.AF_INET, "127.0.0.1")],
+    }
     monkeypatch.setattr(_network.psutil, "net_if_addrs", lambda: interfaces)
     seen = []
 
@@ -346,7 +358,7 @@ def test_the_interface_is_set_before_workers_meet_and_only_across_nodes(monkeypa
     finally:
         for variable in _network.VARIABLES:
             os.environ.pop(variable, None)
-    assert seen == (["eth0"] if nodes[0] != nodes[1] else [None])
+    assert seen == [expected]
 
 
 # Before a stage begins

@@ -1,15 +1,20 @@
 """What listens during a run on one machine: nothing beyond loopback (docs/security.md)."""
 
 import ipaddress
+import json
+from pathlib import Path
 
 import psutil
 import pytest
 import ray
 from ray._private import ray_constants
+from ray.train import RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
 
 from components.config.train import RaySection
 from pipelines import _loopback
 from pipelines._cluster import cluster
+from pipelines._network import NodeTorchConfig
 
 
 @pytest.mark.parametrize("set_before", [None, "1"])
@@ -31,6 +36,47 @@ def test_a_local_ray_listens_on_loopback_alone(
         ray_constants.ENABLE_RAY_CLUSTER,
         _loopback.os.environ.get(_loopback.VARIABLE),
     )
+
+
+@pytest.mark.slow
+def test_training_workers_of_one_machine_meet_on_loopback(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """All sockets of two workers in a process group, listening or connected, but for torch's store.
+
+    Through the store, on rank 0, they find each other; torch lets nobody choose its address.
+    """
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+    def work(spec: dict) -> None:
+        import json
+        import os
+        from pathlib import Path
+
+        import psutil
+        import ray.train
+        import torch
+        import torch.distributed
+
+        torch.distributed.all_reduce(torch.ones(1))
+        links = psutil.Process().net_connections("inet")
+        rank = ray.train.get_context().get_world_rank()
+        store = int(os.environ["MASTER_PORT"])
+        links = [link for link in links if link.laddr.port != store or link.raddr]
+        ends = [end.ip for link in links for end in (link.laddr, link.raddr) if end]
+        Path(spec["folder"], f"{rank}.json").write_text(json.dumps(ends))
+
+    with cluster(RaySection()):
+        TorchTrainer(
+            work,
+            train_loop_config={"folder": str(tmp_path)},
+            scaling_config=ScalingConfig(num_workers=2, resources_per_worker={"CPU": 0.1}),
+            torch_config=NodeTorchConfig(backend="gloo"),
+            run_config=RunConfig(storage_path=str(tmp_path / "runs")),
+        ).fit()
+    for rank in (0, 1):
+        ends = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert ends and {ip.removeprefix("::ffff:") for ip in ends} <= {"127.0.0.1", "::1"}, ends
 
 
 def listening(others: set[int]) -> list[tuple[str, ipaddress.IPv4Address | ipaddress.IPv6Address]]:
