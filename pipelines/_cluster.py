@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import ray
@@ -27,6 +28,7 @@ from components.config.train import RaySection
 from components.cpus import usable_cpus
 from pipelines._loopback import loopback_alone
 from pipelines._package import package
+from pipelines._shared_folders import check_seen_by_all
 from pipelines._stage import ROOT, StageError
 
 log = logging.getLogger("cluster")
@@ -56,10 +58,13 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def cluster(section: RaySection) -> Iterator[Cluster]:
+def cluster(
+    section: RaySection, *, read: Sequence[Path] = (), written: Sequence[Path] = ()
+) -> Iterator[Cluster]:
     """Join the Ray that runs in this process or at `ray.address`, else start a local one.
 
-    A local one ends with the block. Raises StageError when the cluster does not answer.
+    A local one ends with the block. Raises StageError when the cluster does not answer, or when
+    one of its nodes does not see the folders that the stage reads and writes.
     """
     if ray.is_initialized():
         yield Cluster(_cpus(), own=False)
@@ -70,6 +75,8 @@ def cluster(section: RaySection) -> Iterator[Cluster]:
     else:
         _join(address)
     try:
+        if address is not None:
+            check_seen_by_all(read, written)
         yield Cluster(_cpus(), own=address is None)
     finally:
         ray.shutdown()

@@ -152,3 +152,17 @@ def test_a_lost_head_and_a_cut_network(cluster: Cluster, again: Path) -> None:
     assert running.wait(timeout=900) == 0, log.read_text()
     assert "epoch 1/" not in log.read_text()  # it was stored before the head was lost
     assert promised(again) == promised(net.shared / "calm")
+
+
+def test_a_node_without_the_shared_folder_is_named(cluster: Cluster, calm: Path) -> None:
+    """Before: it would find no clip readable, and the index would reject half of all."""
+    host = cluster.net["two"]
+    shutil.copytree(calm / "data", cluster.net.shared / "fresh" / "data")
+    host.run(["umount", "-l", "/mnt"])
+    status, log = submit(cluster.net["desk"], "/mnt/fresh", "index")
+    host.end()
+    cluster.net.boot("two")
+    cluster.start_worker("two")
+    cluster.await_nodes(3)
+    assert status != 0
+    assert f"{host.address} misses /mnt/fresh/data/sample" in log and "Traceback" not in log
