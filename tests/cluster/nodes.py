@@ -53,12 +53,18 @@ class Cluster:
         self._ray(name, f"--address={HEAD}:6379", f"--num-cpus={cpus}")
 
     def _ray(self, name: str, *words: str) -> None:
-        # By its path: nothing is activated, and the PATH knows no Python with Ray.
-        words = ("start", *words, "--object-store-memory=100000000")
+        """`ray start` by its path: nothing is activated, and the PATH knows no Python with Ray."""
         # Ray's workers step back for whatever else the machine does; these are to be waited for.
-        self.net[name].run(
-            [BIN / "ray", *words], env={**AUTH, "RAY_worker_niceness": "0", **NOTICE}
-        )
+        environment = {**AUTH, "RAY_worker_niceness": "0", **NOTICE}
+        start = [BIN / "ray", "start", *words, "--object-store-memory=100000000"]
+        for _ in range(3):
+            done = self.net[name].run(start, env=environment, check=False)
+            if done.returncode == 0:
+                return
+            # On a busy machine Ray gives up after 30 s.
+            assert "timed out during startup" in done.stdout, done.stdout
+            self.net[name].run([BIN / "ray", "stop", "--force"], env=environment)
+        raise AssertionError(done.stdout)
 
     def _token(self, host: Host) -> None:
         folder = host.tmp / "home" / ".ray"
