@@ -7,11 +7,11 @@ word, and ends with a traceback when they do say something.
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Protocol
 
 import aiohttp
 import requests
-from ray.job_submission import JobDetails, JobSubmissionClient
 
 from components.address import Address
 from pipelines._stage import StageError
@@ -24,10 +24,18 @@ LOST = (RuntimeError, OSError, aiohttp.ClientError)  # what a broken connection 
 Say = Callable[[str], None]
 
 
-def follow(
-    client: JobSubmissionClient, address: Address, job: str, headers: dict[str, str], say: Say
-) -> JobDetails:
-    """Pass the log on to `say` as it grows, until the job has ended.
+class Jobs(Protocol):
+    """Ray's `JobSubmissionClient`, as far as it is used here."""
+
+    def tail_job_logs(self, job: str, /) -> AsyncIterator[str]:
+        """The log from its beginning, piece by piece, until the job or the connection ends."""
+
+    def get_job_info(self, job: str, /) -> Any:
+        """Ray's `JobDetails`."""
+
+
+def follow(client: Jobs, address: Address, job: str, headers: dict[str, str], say: Say) -> Any:
+    """Pass the log on to `say` as it grows, until the job has ended; its `JobDetails`.
 
     StageError when the cluster stays away, or comes back without the job.
     """
@@ -37,7 +45,7 @@ def follow(
 class _Follower:
     def __init__(
         self,
-        client: JobSubmissionClient,
+        client: Jobs,
         address: Address,
         job: str,
         headers: dict[str, str],
@@ -47,7 +55,7 @@ class _Follower:
         self.headers, self.say = headers, say
         self.shown = 0  # characters of the log
 
-    async def run(self) -> JobDetails:
+    async def run(self) -> Any:
         while True:
             try:
                 await self._stream()
@@ -86,7 +94,7 @@ class _Follower:
                 with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration, *LOST):
                     await following
 
-    async def _info(self) -> JobDetails:
+    async def _info(self) -> Any:
         deadline = time.monotonic() + BACK_SECONDS
         while True:
             try:

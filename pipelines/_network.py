@@ -13,7 +13,7 @@ import psutil
 import ray
 from ray.train.torch import TorchConfig
 
-LOOPBACK = "127.0.0.1"  # of a local Ray, see `_loopback.py`
+LOOPBACK = "127.0.0.1"  # of a local Ray, see `_cluster.loopback_alone`
 VARIABLES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 
 

@@ -2,6 +2,7 @@
 
 import ipaddress
 import json
+import os
 from pathlib import Path
 
 import psutil
@@ -12,8 +13,7 @@ from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from components.config.train import RaySection
-from pipelines import _loopback
-from pipelines._cluster import cluster
+from pipelines._cluster import LOCAL_ONLY, cluster
 from pipelines._network import NodeTorchConfig
 
 
@@ -24,8 +24,8 @@ def test_a_local_ray_listens_on_loopback_alone(
     """Ray's own processes, a worker and this process; and Ray is as before afterwards."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     if set_before is not None:
-        monkeypatch.setenv(_loopback.VARIABLE, set_before)
-    before = ray_constants.ENABLE_RAY_CLUSTER, _loopback.os.environ.get(_loopback.VARIABLE)
+        monkeypatch.setenv(LOCAL_ONLY, set_before)
+    before = ray_constants.ENABLE_RAY_CLUSTER, os.environ.get(LOCAL_ONLY)
     others = {p.pid for p in psutil.Process().children(recursive=True)}
     with cluster(RaySection()):
         ray.get(ray.remote(lambda: None).remote())
@@ -34,7 +34,7 @@ def test_a_local_ray_listens_on_loopback_alone(
         assert [(name, str(ip)) for name, ip in found if not ip.is_loopback] == []
     assert before == (
         ray_constants.ENABLE_RAY_CLUSTER,
-        _loopback.os.environ.get(_loopback.VARIABLE),
+        os.environ.get(LOCAL_ONLY),
     )
 
 
