@@ -173,6 +173,9 @@ class Network:
     def _connect(self, name: str, first: int, address: str) -> None:
         cable = f"c-{name}"
         inside, switch = str(first), str(self.switch.pid)
+        # The kernel takes the cable of a host that has ended away in its own time.
+        gone = ["nsenter", "-t", switch, "-n", "ip", "link", "del", cable]
+        subprocess.run(gone, capture_output=True, timeout=20)
         _do(
             ["nsenter", "-t", switch, "-n", "ip", "link", "add", cable, "type", "veth",
              "peer", "name", "eth0", "netns", inside]

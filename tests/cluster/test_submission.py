@@ -88,8 +88,8 @@ def again(cluster: Cluster, calm: Path) -> Path:
     if not aside.exists():
         shutil.copytree(calm, aside)
     for name in ("shards", "train", "evaluation", "report"):
-        shutil.rmtree(calm / "artifacts" / "sample" / name)
-    shutil.rmtree(calm / ".dvc" / "cache")
+        shutil.rmtree(calm / "artifacts" / "sample" / name, ignore_errors=True)
+    shutil.rmtree(calm / ".dvc" / "cache", ignore_errors=True)
     return calm
 
 
