@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -76,11 +77,21 @@ class Cluster:
         self.net[name].link(up=False)
         self.net[name].end()
 
+    def listed(self, what: str, *words: str) -> list[dict[str, Any]]:
+        """What `ray list nodes` or `ray list actors` says."""
+        list_it = [BIN / "ray", "list", what, "--format=json", "--limit=1000", *words]
+        said = self.net["head"].run([*list_it, f"--address={DASHBOARD}"], env=AUTH).stdout
+        return json.loads(said[said.index("[") :])
+
     def alive(self) -> set[str]:
         """The addresses of the nodes that Ray counts as alive."""
-        words = [BIN / "ray", "list", "nodes", "--format=json", "--filter", "state=ALIVE"]
-        said = self.net["head"].run([*words, f"--address={DASHBOARD}"], env=AUTH).stdout
-        return {node["node_ip"] for node in json.loads(said[said.index("[") :])}
+        return {node["node_ip"] for node in self.listed("nodes", "--filter", "state=ALIVE")}
+
+    def trained_on(self) -> set[str]:
+        """The addresses of the nodes on which training workers have run."""
+        addresses = {node["node_id"]: node["node_ip"] for node in self.listed("nodes")}
+        actors = self.listed("actors", "--detail", "--filter", "class_name=RayTrainWorker")
+        return {addresses[actor["node_id"]] for actor in actors if actor["node_id"]}
 
     def await_nodes(self, count: int, seconds: float = 90) -> None:
         """Return when so many nodes are alive."""

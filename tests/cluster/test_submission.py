@@ -1,6 +1,5 @@
 """`make submit` from a host that is no node, over two worker hosts, and with hosts lost."""
 
-import json
 import shutil
 import time
 from pathlib import Path
@@ -9,9 +8,7 @@ import pytest
 
 from tests.cluster.hosts import ADDRESSES, NET
 from tests.cluster.nodes import (
-    AUTH,
     BIN,
-    DASHBOARD,
     TRACKING,
     Cluster,
     digests,
@@ -41,18 +38,8 @@ def promised(workspace: Path) -> dict[str, str]:
     return {k: v for k, v in found.items() if any(Path(k).match(form) for form in PROMISED)}
 
 
-def training_nodes(cluster: Cluster) -> set[str]:
-    """The addresses on which training workers have run."""
-    words = [BIN / "ray", "list", "actors", "--format=json", "--detail", "--limit=1000"]
-    head = cluster.net["head"]
-    said = head.run([*words, f"--address={DASHBOARD}"], env=AUTH).stdout
-    actors = json.loads(said[said.index("[") :])
-    workers = [actor for actor in actors if actor["class_name"] == "RayTrainWorker"]
-    return {actor["address"]["ip_address"] for actor in workers if actor["address"]}
-
-
 def test_the_pipeline_runs_over_two_nodes(cluster: Cluster, calm: Path) -> None:
-    assert training_nodes(cluster) == WORKERS
+    assert cluster.trained_on() == WORKERS
     assert (calm / "artifacts/sample/report/index.html").stat().st_size > 10_000
     # The desk kept nothing, the nodes never had its clone, and the runs are on the MLflow server.
     assert not (cluster.net["desk"].tmp / "project" / "artifacts").exists()
