@@ -9,12 +9,11 @@ DOCS_STAMP := $(VENV)/.installed-docs
 MUTATION_STAMP := $(VENV)/.installed-mutation
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 RECIPE ?= utd_mhad
-RECIPE ?= utd_mhad
 RAY_ADDRESS ?= http://127.0.0.1:8265
 WORKSPACE ?= $(CURDIR)
 export RAY_DEDUP_LOGS ?= 1
 
-.PHONY: demo test style quality docs bench mutate results submit clean
+.PHONY: demo test test-cluster style quality docs bench mutate results submit clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -36,6 +35,9 @@ demo: $(STAMP)  ## from a fresh clone to the report
 
 test: $(DEV_STAMP)  ## all tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-cluster: $(DEV_STAMP)  ## several Ray nodes on this machine, some of them lost; needs root
+	$(BIN)/python -m pytest tests/cluster $(PYTEST_ARGS)
 
 style: $(DEV_STAMP)  ## format and fix
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .

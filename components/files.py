@@ -7,7 +7,7 @@ leaves the file of before, and a reader never sees half of one.
 import csv
 import io
 import json
-import os
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from components.errors import UserError
 def write_bytes(path: Path, data: bytes) -> None:
     """All of the file or nothing of it; folders above it are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # No process number: on another node that writes to this folder it can be the same.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         temporary.write_bytes(data)
         temporary.replace(path)

@@ -9,23 +9,29 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import ray
+from ray._private import ray_constants
 from ray.exceptions import (
+    GetTimeoutError,
     LocalRayletDiedError,
     NodeDiedError,
     ObjectLostError,
     OutOfMemoryError,
+    RayError,
     RayTaskError,
     WorkerCrashedError,
 )
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from tqdm import tqdm
 
 from components.address import Address, parse_address, probe
 from components.config.train import RaySection
 from components.cpus import usable_cpus
 from pipelines._package import package
+from pipelines._shared_folders import check_seen_by_all
 from pipelines._stage import ROOT, StageError
 
 log = logging.getLogger("cluster")
@@ -42,6 +48,8 @@ QUIET = {
     "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",
     "LOG_NAME_UPDATE_INTERVAL_S": "86400",
 }
+LOCAL_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # see `loopback_alone`
+ANSWER_SECONDS = 120.0  # a node that is busy starts a process slowly
 NOTICE = 300.0  # seconds; a task may take long, but nobody should wonder whether one still runs
 OBJECT_STORE = 256 * 2**20  # batches never pass through it, so it stays small
 
@@ -55,10 +63,13 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def cluster(section: RaySection) -> Iterator[Cluster]:
+def cluster(
+    section: RaySection, *, read: Sequence[Path] = (), written: Sequence[Path] = ()
+) -> Iterator[Cluster]:
     """Join the Ray that runs in this process or at `ray.address`, else start a local one.
 
-    A local one ends with the block. Raises StageError when the cluster does not answer.
+    A local one ends with the block. Raises StageError when the cluster does not answer, or when
+    one of its nodes does not see the folders that the stage reads and writes.
     """
     if ray.is_initialized():
         yield Cluster(_cpus(), own=False)
@@ -69,6 +80,8 @@ def cluster(section: RaySection) -> Iterator[Cluster]:
     else:
         _join(address)
     try:
+        if address is not None:
+            check_seen_by_all(read, written, on_each_node)
         yield Cluster(_cpus(), own=address is None)
     finally:
         ray.shutdown()
@@ -121,16 +134,15 @@ def _start_local(tries: int = 3) -> None:
         os.environ.setdefault(name, value)
     for left in reversed(range(tries)):
         try:
-            ray.init(
-                address="local",
-                num_cpus=usable_cpus(),
-                object_store_memory=OBJECT_STORE,
-                include_dashboard=False,
-                log_to_driver=False,  # stages say what matters; the rest is in Ray's own logs
-                # Ray 2.60 takes its own address for this one all the same; see `ray.nodes()`.
-                _node_ip_address="127.0.0.1",
-                logging_level=logging.WARNING,
-            )
+            with loopback_alone():
+                ray.init(
+                    address="local",
+                    num_cpus=usable_cpus(),
+                    object_store_memory=OBJECT_STORE,
+                    include_dashboard=False,
+                    log_to_driver=False,  # stages say what matters; the rest is in Ray's own logs
+                    logging_level=logging.WARNING,
+                )
             return
         except Exception as error:  # noqa: BLE001 - Ray has no type of its own for a slow start
             if "timed out during startup" not in str(error):
@@ -143,8 +155,50 @@ def _start_local(tries: int = 3) -> None:
             log.warning("this machine is busy and Ray did not start in time; trying again")
 
 
+@contextlib.contextmanager
+def loopback_alone() -> Iterator[None]:
+    """A Ray that starts in this block listens on loopback alone, and can have no second node.
+
+    Ray does so by itself on macOS and Windows, where firewalls would ask about each port. On Linux
+    it opens some ten ports to the network, whatever `_node_ip_address` says. The processes that it
+    starts read the variable; this one has read it already, hence the private name (Ray 2.60). The
+    test of open ports fails where a new version of Ray no longer knows it.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER, os.environ.get(LOCAL_ONLY)
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    os.environ[LOCAL_ONLY] = "0"
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before[0]
+        if before[1] is None:
+            del os.environ[LOCAL_ONLY]
+        else:
+            os.environ[LOCAL_ONLY] = before[1]
+
+
 def _cpus() -> int:
     return max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+
+def on_each_node(function: Callable[[Item], Out], item: Item) -> dict[str, Out]:
+    """`function(item)` on every node that takes tasks, by the node's address.
+
+    A node that is lost meanwhile, or does not answer in time, is left out.
+    """
+    asked = {}
+    for node in ray.nodes():
+        if node["Alive"] and node["Resources"].get("CPU"):
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            task = ray.remote(function).options(num_cpus=0, scheduling_strategy=there)
+            asked[node["NodeManagerAddress"]] = task.remote(item)
+    answers = {}
+    for address, answer in asked.items():
+        try:
+            answers[address] = ray.get(answer, timeout=ANSWER_SECONDS)
+        except (GetTimeoutError, RayError) as error:
+            log.warning("node %s does not answer: %s", address, str(error).partition("\n")[0])
+    return answers
 
 
 def parallel(

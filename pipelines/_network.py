@@ -1,4 +1,4 @@
-"""Workers of one run on several machines meet over the network that Ray uses.
+"""Workers of one run meet over the network that Ray uses: between nodes, or on loopback alone.
 
 By default gloo listens on the address that the host's own name resolves to, which on many systems
 is a loopback address (127.0.1.1 in Debian's /etc/hosts): then machines never meet.
@@ -13,6 +13,7 @@ import psutil
 import ray
 from ray.train.torch import TorchConfig
 
+LOOPBACK = "127.0.0.1"  # of a local Ray, see `_cluster.loopback_alone`
 VARIABLES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 
 
@@ -40,7 +41,10 @@ def use_rays_interface() -> None:
 
 
 class NodeTorchConfig(TorchConfig):
-    """Ray's torch backend, on the interface that carries Ray when a run spans several nodes."""
+    """Ray's torch backend, on the interface that carries Ray.
+
+    Within one node of a cluster it is left to torch, which needs no network there.
+    """
 
     @property
     def backend_cls(self) -> type:
@@ -51,8 +55,8 @@ class NodeTorchConfig(TorchConfig):
 
 def _after_interface(base: Any) -> Callable[..., None]:
     def on_start(self: Any, worker_group: Any, backend_config: TorchConfig) -> None:
-        nodes = worker_group.execute(ray.util.get_node_ip_address)
-        if len(set(nodes)) > 1:
+        nodes = set(worker_group.execute(ray.util.get_node_ip_address))
+        if len(nodes) > 1 or nodes == {LOOPBACK}:
             worker_group.execute(use_rays_interface)
         base.on_start(self, worker_group, backend_config)
 

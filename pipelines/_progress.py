@@ -11,6 +11,7 @@ from typing import Any
 
 import ray
 from ray.train import Checkpoint, UserCallback
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 log = logging.getLogger("progress")
 
@@ -63,7 +64,10 @@ class ProgressCallback(UserCallback):
 @contextlib.contextmanager
 def progress_channel(handle: Callable[[Event], None]) -> Iterator[Any]:
     """A channel whose messages go to `handle`, in order, in a thread; drained at the end."""
-    channel: Any = ray.remote(num_cpus=0)(ProgressChannel).remote()
+    # Beside the driver: on another node it would be lost with that node.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    options = {"num_cpus": 0, "scheduling_strategy": here}
+    channel: Any = ray.remote(ProgressChannel).options(**options).remote()
     stop = threading.Event()
     failure: list[BaseException] = []
 

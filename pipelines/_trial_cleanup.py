@@ -8,7 +8,7 @@ knows a group only once its workers have started, 5 to 8 s after it was made (tw
 whose process is lost in between would block a cluster that holds one trial for ever.
 
 So each controller registers here before it asks for workers, and `release` ends it and its groups.
-The only file that uses private names of Ray (2.60); there is no public one for who made a group, or
+Uses private names of Ray (2.60); there is no public one for who made a group, or
 for the start of a controller.
 """
 

@@ -61,7 +61,7 @@ def main(stage: Stage) -> None:
     if section.export:
         check_licence(synthetic(stage, clips.ids), section.allow_licensed_export)
     plans = {name: plan(stage, name, clips) for name in names}
-    with cluster(stage.config.ray) as c:
+    with cluster(stage.config.ray, written=[stage.artifacts]) as c:
         for name, pieces in plans.items():
             paths = parallel(
                 c,

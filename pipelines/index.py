@@ -71,7 +71,7 @@ def _look(stage: Stage, clips: list[Found]) -> Iterator[Look]:
         return [seen for part in parts for seen in part]
 
     chunks = [clips[i : i + CLIPS_PER_TASK] for i in range(0, len(clips), CLIPS_PER_TASK)]
-    with cluster(stage.config.ray) as c:
+    with cluster(stage.config.ray, read=[stage.data]) as c:
         results = parallel(
             c,
             look_at,

@@ -1,10 +1,15 @@
 """The cluster's side of `make submit`: bring the workspace up to date, run `dvc repro` there."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import psutil
+
+from components.files import try_lock
 
 # What a workspace owns: never replaced by what a job brings along.
 KEPT = {"data", "artifacts", "mlartifacts", "mlflow.db", ".dvc", ".git", ".venv", "dvc.lock"}
@@ -25,8 +30,18 @@ def main(argv: list[str]) -> int:
             file=sys.stderr,
         )
         return 2
+    # Held until the process ends. Another job would get its code replaced while it runs.
+    lock = try_lock(workspace / "artifacts" / ".locks" / "job.lock")
+    if lock is None:
+        print(
+            f"job: another job is at work in {workspace}; wait for it (`ray job list`), or name "
+            "another workspace",
+            file=sys.stderr,
+        )
+        return 2
     if workspace.resolve() != package and not (workspace / ".git").exists():
         refresh(package, workspace)
+    forget_lost_dvc(workspace)
     # The interpreter's own folder first: stages call `python` and must find this one.
     path = str(Path(sys.executable).parent) + os.pathsep + os.environ.get("PATH", "")
     command = [sys.executable, "-m", "dvc", "repro", *argv[1:]]
@@ -59,6 +74,33 @@ def refresh(package: Path, workspace: Path) -> None:
         # A workspace is no git checkout, and DVC must be told so.
         command = [sys.executable, "-m", "dvc", "init", "--no-scm", "-q"]
         subprocess.run(command, cwd=workspace, check=True, timeout=INIT_SECONDS)
+
+
+def forget_lost_dvc(workspace: Path) -> None:
+    """Remove DVC's note of who reads and writes what, when nobody of them runs any more.
+
+    After a lost head DVC looks whether a process of that number exists. On the head's successor
+    it often does, and is another one: every further job would end with "is busy".
+    """
+    path = workspace / ".dvc" / "tmp" / "rwlock"
+    if not path.is_file():
+        return
+    try:
+        noted = json.loads(path.read_text())
+        holders = [*noted.get("write", {}).values()]
+        holders += [holder for some in noted.get("read", {}).values() for holder in some]
+        runs = any(_runs_dvc(int(holder["pid"])) for holder in holders)
+    except ValueError:
+        runs = False  # cut off with the head that wrote it; DVC would refuse it
+    if not runs:
+        path.unlink()
+
+
+def _runs_dvc(pid: int) -> bool:
+    try:
+        return "dvc" in " ".join(psutil.Process(pid).cmdline())
+    except psutil.Error:
+        return False
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from components.ntu.crop import MARGIN
 from components.shards.index import INDEX, seal, unseal
@@ -49,7 +50,8 @@ def main(stage: Stage) -> None:
     )
     unseal(store)
     started = time.monotonic()
-    with cluster(config.ray) as c:
+    local = [] if "://" in stage.shards else [Path(stage.shards)]
+    with cluster(config.ray, read=[stage.data], written=local) as c:
         written = write_all(c, plans, config.ray.tasks)
     body = seal(store, written, settings)
     if section.uri:

@@ -7,7 +7,6 @@ is used, which is right when the cluster runs on this machine or mounts this fol
 """
 
 import argparse
-import asyncio
 import os
 import shlex
 import sys
@@ -15,11 +14,12 @@ import time
 from pathlib import Path
 
 import requests
-from ray.job_submission import JobStatus, JobSubmissionClient
+from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from components.address import Address, local_path, masked, parse_address
 from components.errors import UserError
 from mlflow_tracking.lineage import COMMIT
+from pipelines._follow import follow
 from pipelines._package import Package, package
 from pipelines._stage import ROOT, StageError
 
@@ -54,11 +54,15 @@ def _run(address: Address, workspace: str, targets: list[str]) -> int:
         job = _submit(client, entrypoint, sent, address)
     print(f"job {job} on {address.masked}; workspace {folder}", flush=True)
     try:
-        asyncio.run(_follow(client, job))
+        info = follow(client, address, job, token_header(), _say)
     except KeyboardInterrupt:
         print(f"\nthe job goes on; stop it: ray job stop {job} --address {address.masked}")
         return 130
-    return _status(client, job)
+    return _status(job, info)
+
+
+def _say(text: str) -> None:
+    print(text, end="", flush=True)
 
 
 def _check_server(address: Address) -> None:
@@ -87,14 +91,18 @@ def in_rays_python(words: list[str]) -> str:
     """A shell command that runs `python WORDS` with the interpreter that Ray itself runs in.
 
     A job's shell has the PATH of whoever started the node: with `.venv/bin/ray start` and nothing
-    activated, `python` is the system's. The node's own process names the interpreter that it
-    starts workers with.
+    activated, `python` is the system's or none. The raylet, from which every job descends, names
+    the interpreter that it starts workers with; its number in the environment Ray takes away.
     """
-    found = (
-        'tr "\\0" "\\n" < "/proc/$RAY_RAYLET_PID/cmdline" 2>/dev/null | '
-        "sed -n 's/^--python_worker_command=\\([^ ]*\\).*/\\1/p'"
+    raylets = "s/^--python_worker_command=\\([^ ]*\\).*/\\1/p"
+    parents = "s/^PPid:[^0-9]*//p"
+    return (
+        "pid=$PPID; interpreter=; "
+        'while [ -z "$interpreter" ] && [ "${pid:-0}" -gt 0 ]; do '
+        f'interpreter=$(tr "\\0" "\\n" <"/proc/$pid/cmdline" 2>/dev/null | sed -n \'{raylets}\'); '
+        f"pid=$(sed -n '{parents}' \"/proc/$pid/status\" 2>/dev/null); done; "
+        f'exec "${{interpreter:-python}}" {shlex.join(words)}'
     )
-    return f'interpreter="$({found})"; exec "${{interpreter:-python}}" {shlex.join(words)}'
 
 
 def environment(commit: str) -> dict[str, str]:
@@ -156,13 +164,7 @@ def token_header() -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"} if token else {}
 
 
-async def _follow(client: JobSubmissionClient, job: str) -> None:
-    async for lines in client.tail_job_logs(job):
-        print(lines, end="", flush=True)
-
-
-def _status(client: JobSubmissionClient, job: str) -> int:
-    info = client.get_job_info(job)
+def _status(job: str, info: JobDetails) -> int:
     print(f"job {job}: {info.status.value}" + (f": {info.message}" if info.message else ""))
     if info.status == JobStatus.SUCCEEDED:
         return 0

@@ -23,12 +23,17 @@ def main(stage: Stage) -> None:
     _, split = open_split(config, shards)
     out = stage.artifacts / "train" / config.run
     out.mkdir(parents=True, exist_ok=True)
+    storage = run_storage(config, stage.artifacts)
+    read, written = ([Path(at)] if "://" not in at else [] for at in (shards, storage))
     with Reporter(config, stage.artifacts, out, len(split.train)) as reporter:
-        with cluster(config.ray), progress_channel(reporter.handle) as channel:
+        with (
+            cluster(config.ray, read=read, written=written),
+            progress_channel(reporter.handle) as channel,
+        ):
             result = run_training(
                 config,
                 name=f"{config.run}-{fingerprint(config, shards)}",
-                storage=run_storage(config, stage.artifacts),
+                storage=storage,
                 shards=shards,
                 out=out,
                 callbacks=[ProgressCallback(channel)],

@@ -50,7 +50,7 @@ def main(stage: Stage) -> None:
         results.write_trial(out / "trials", trial)
     storage = run_storage(config, stage.artifacts)
     with start_run("tune", config, name="search", artifacts=stage.artifacts) as run:
-        with cluster(config.ray):
+        with cluster(config.ray, written=[stage.artifacts]):
             runs = TrialRuns(config, stage.artifacts, run)
             ended = run_search(search, runs, out=out, shards=stage.shards, storage=storage)
             score_finalists(search, stage.shards)

@@ -81,5 +81,8 @@ def read_index(store: Store) -> tuple[dict[str, Any], pa.Table]:
 def _remove_leftovers(store: Store, files: set[str]) -> None:
     keep = files | {record_name(file) for file in files}
     for name in store.names():
-        if name.startswith("shard-") and name.endswith((".arrow", ".json")) and name not in keep:
+        other = name.startswith("shard-") and name.endswith((".arrow", ".json"))
+        # Half a shard, of a process or node that was lost while another wrote the whole: DVC
+        # would take the folder for changed, and run everything behind it again.
+        if name.endswith(".tmp") or (other and name not in keep):
             store.remove(name)

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import uuid
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,7 +50,7 @@ class Store(NamedTuple):
     def write(self, name: str, data: bytes) -> None:
         """A small file, whole or not at all."""
         if self.local is not None:
-            temporary = self.local / f".{name}.{os.getpid()}.tmp"
+            temporary = self.local / f".{name}.{uuid.uuid4().hex}.tmp"
             try:
                 temporary.write_bytes(data)
                 publish(temporary, self.local / name)

@@ -8,8 +8,8 @@ finds a record whose inputs and bytes still agree does not write that shard agai
 import contextlib
 import hashlib
 import json
-import os
 import tempfile
+import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +107,8 @@ def write_shard(plan: Plan) -> Written:
     if earlier is not None:
         return Written(earlier, fresh=False)
     folder = store.local or Path(tempfile.gettempdir())
-    temporary = folder / f".{plan.file}.{os.getpid()}.tmp"
+    # No process number: on another node, where the task may run again, it can be the same.
+    temporary = folder / f".{plan.file}.{uuid.uuid4().hex}.tmp"
     try:
         meta, rejected = _write(plan, temporary)
         record = {

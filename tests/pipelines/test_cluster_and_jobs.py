@@ -260,38 +260,29 @@ def test_a_workspace_is_meant_from_the_shells_folder(monkeypatch, tmp_path, web)
     monkeypatch.setattr(submit, "_check_server", lambda _: None)
     monkeypatch.setattr(submit, "JobSubmissionClient", lambda *_, **__: None)
     monkeypatch.setattr(submit, "_status", lambda *_: 0)
+    monkeypatch.setattr(submit, "follow", lambda *_: None)
     monkeypatch.setattr(submit, "_submit", lambda _, entrypoint, *__: asked.append(entrypoint))
-
-    async def follow(*_):
-        return None
-
-    monkeypatch.setattr(submit, "_follow", follow)
     assert submit.main(["http://127.0.0.1:1", "--workspace", "./w s"]) == 0
     assert f"'{tmp_path}/w s'" in asked[0]
 
 
-def test_rays_own_interpreter_runs_the_job(tmp_path):
-    """The raylet's command line names it; without a raylet `python` of the PATH does."""
+@pytest.mark.parametrize("below_a_raylet", [True, False])
+def test_rays_own_interpreter_runs_the_job(tmp_path, below_a_raylet):
+    """The command line of the raylet, an ancestor, names it; without one the PATH's `python`."""
     command = submit.in_rays_python(["-c", "import sys; print(sys.executable)"])
-    raylet = subprocess.Popen(
-        [
-            sys.executable, "-c", "import time; time.sleep(60)",
-            f"--python_worker_command={sys.executable} setup_worker.py",
-        ]
-    )  # fmt: skip
-    try:
-        for pid, expected in ((str(raylet.pid), sys.executable), ("", "python of the path")):
-            fake = tmp_path / "python"
-            fake.write_text("#!/bin/sh\necho python of the path\n")
-            fake.chmod(0o755)
-            environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "RAY_RAYLET_PID": pid}
-            done = subprocess.run(
-                ["/bin/sh", "-c", command], env=environment, capture_output=True, text=True
-            )
-            assert done.stdout.strip() == expected
-    finally:
-        raylet.kill()
-        raylet.wait(timeout=30)
+    fake = tmp_path / "python"
+    fake.write_text("#!/bin/sh\necho python of the path\n")
+    fake.chmod(0o755)
+    # Between the raylet and the job's shell is the process that Ray calls the job's supervisor.
+    nested = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
+    supervisor = f"import subprocess; subprocess.run({command!r}, shell=True)"
+    words = [sys.executable, "-c", nested, supervisor]
+    if below_a_raylet:
+        words.append(f"--python_worker_command={sys.executable} setup_worker.py")
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60)
+    expected = sys.executable if below_a_raylet else "python of the path"
+    assert done.stdout.strip() == expected, done.stderr
 
 
 # The cluster's side
@@ -333,12 +324,24 @@ def test_workers_take_the_interface_that_carries_ray(monkeypatch):
     assert _network.interface_of("10.9.9.9", interfaces) is None
 
 
-@pytest.mark.parametrize("nodes", [["10.0.0.5", "10.0.0.6"], ["10.0.0.5", "10.0.0.5"]])
-def test_the_interface_is_set_before_workers_meet_and_only_across_nodes(monkeypatch, nodes):
+@pytest.mark.parametrize(
+    ("nodes", "expected"),
+    [
+        (["10.0.0.5", "10.0.0.6"], "eth0"),
+        (["10.0.0.5", "10.0.0.5"], None),
+        (["127.0.0.1", "127.0.0.1"], "lo"),
+    ],
+)
+def test_the_interface_is_set_before_workers_meet_across_nodes_or_on_loopback(
+    monkeypatch, nodes, expected
+):
     for variable in _network.VARIABLES:
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "10.0.0.5")
-    interfaces = {"eth0": [Net(socket.AF_INET, "10.0.0.5")]}
+    monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: nodes[0])
+    interfaces = {
+        "eth0": [Net(socket.AF_INET, "10.0.0.5")],
+        "lo": [Net(socket.AF_INET, "127.0.0.1")],
+    }
     monkeypatch.setattr(_network.psutil, "net_if_addrs", lambda: interfaces)
     seen = []
 
@@ -356,7 +359,7 @@ def test_the_interface_is_set_before_workers_meet_and_only_across_nodes(monkeypa
     finally:
         for variable in _network.VARIABLES:
             os.environ.pop(variable, None)
-    assert seen == (["eth0"] if nodes[0] != nodes[1] else [None])
+    assert seen == [expected]
 
 
 # Before a stage begins

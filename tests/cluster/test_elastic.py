@@ -1,0 +1,84 @@
+"""Elastic training: it grows when a node joins, shrinks when one is lost, and the batch stays."""
+
+import csv
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+
+from components.training.schedule import lr_factor
+from tests.cluster.nodes import AUTH, BIN, TRACKING, Cluster, lay_down, submit, until
+
+EPOCHS, CLIPS, BATCH, LR = 40, 40, 8, 0.002
+# Ray looks for new nodes once a minute, which the test does not wait for.
+DRIVER = """
+import functools, sys
+from pipelines import _ray, train
+from pipelines._stage import run_stage
+
+_ray.ScalingConfig = functools.partial(_ray.ScalingConfig, elastic_resize_monitor_interval_s=2.0)
+sys.exit(run_stage("train", train.main, sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def artifacts(cluster: Cluster) -> Path:
+    """Artifacts with shards and without models, at /mnt/elastic of the nodes."""
+    shards = cluster.net.shared / "amr" / "artifacts" / "sample" / "shards"
+    if not (shards / "shards.json").is_file():
+        status, log = submit(cluster.net["desk"], "/mnt/amr", "shard")
+        assert status == 0, log
+    folder = cluster.net.shared / "elastic"
+    shutil.copytree(shards, folder / "shards")
+    return folder
+
+
+def trains(cluster: Cluster, name: str) -> bool:
+    """Whether a training worker runs on that host, past its start."""
+    found = cluster.net[name].run(["pgrep", "-f", "RayTrainWorker"], check=False)
+    return found.returncode == 0
+
+
+def test_training_grows_with_a_node_and_shrinks_with_its_loss(
+    cluster: Cluster, artifacts: Path
+) -> None:
+    net = cluster.net
+    net["two"].end()
+    cluster.await_nodes(2)
+    project = lay_down(net["head"])
+    (project / "elastic.py").write_text(DRIVER)
+    words = ["elastic.py", "variant=amr", "ray.address=auto", "ray.workers=1", "ray.max_workers=3"]
+    words += [f"train.epochs={EPOCHS}", f"train.batch_size={BATCH}", f"train.lr={LR}"]
+    words += ["paths.artifacts=/mnt/elastic", "tune.trials=0"]
+    log = net["head"].tmp / "elastic.log"
+    environment = {**AUTH, "MLFLOW_TRACKING_URI": TRACKING}
+    running = net["head"].start(
+        [BIN / "python", *words], cwd="/tmp/project", env=environment, log=log
+    )
+    history = artifacts / "train" / "amr-s0" / "history.csv"
+
+    until(lambda: "epoch 2/" in log.read_text(), running, log)
+    assert trains(cluster, "one")
+    net.boot("two")
+    cluster.start_worker("two")
+    until(lambda: trains(cluster, "two"), running, log)
+    joined = len(history.read_text().splitlines())
+    until(lambda: len(history.read_text().splitlines()) >= joined + 2, running, log)
+    assert trains(cluster, "one") and trains(cluster, "two")
+
+    net["one"].end()
+    assert running.wait(timeout=600) == 0, log.read_text()
+    net.boot("one")
+    cluster.start_worker("one")
+    said = log.read_text()
+    assert "failed" in said and "going on from the last checkpoint" in said, said
+
+    rows = list(csv.DictReader(history.open()))
+    assert [int(row["epoch"]) for row in rows] == list(range(1, EPOCHS + 1))
+    # The global batch, and so the number of steps and the learning rate, are those of any group.
+    steps = math.ceil(CLIPS / BATCH)
+    for row in rows:
+        done = (int(row["epoch"]) - 1 + (steps - 1) / steps) / EPOCHS
+        assert float(row["lr"]) == pytest.approx(LR * lr_factor("one_cycle", done), rel=1e-3)
+    assert (artifacts / "train" / "amr-s0" / "best" / "model.safetensors").is_file()
