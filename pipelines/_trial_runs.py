@@ -21,6 +21,10 @@ class TrialRuns:
         self.config, self.artifacts, self.parent = config, artifacts, parent
         self.runs: dict[str, Run] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its callbacks into a file of its own, which nobody reads here."""
+        return {}
+
     def start(self, trial: TrialRecord) -> None:
         """Open the trial's run, or go on in the one that a kill left open."""
         words = ", ".join(f"{k}={_short(v)}" for k, v in trial.values.items())

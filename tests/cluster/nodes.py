@@ -28,12 +28,12 @@ CODE = (
     "params.yaml", "pyproject.toml", "constraints.txt", ".dvcignore",
 )  # fmt: skip
 SMALL = {
-    "sample": {"subjects": 10, "clips_per_class": 6},
+    "sample": {"clips_per_class": 6},
     "shard": {"clips_per_shard": 2, "frames": 8, "size": 48},
-    "train": {"epochs": 8, "batch_size": 8, "val_clips": 8},
-    "tune": {"trials": 1, "epochs": 1, "workers": 1, "val_clips": 8, "finalist_clips": 8},
+    "train": {"epochs": 8, "stack_epochs": 1, "batch_size": 8, "val_clips": 8},
+    "tune": {"trials": 1, "epochs": 1, "workers": 1},
     "evaluate": {"suite": "thin", "curve_clips": 0, "batch_size": 4, "checks": False},
-    "ray": {"workers": 2, "max_failures": 3},
+    "ray": {"workers": 2},
 }
 
 
