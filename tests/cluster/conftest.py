@@ -13,8 +13,19 @@ from tests.cluster.hosts import NoNamespaces, network
 from tests.cluster.nodes import Cluster, lay_down, lay_sample
 
 
+@pytest.fixture
+def cluster(_cluster: Cluster) -> Iterator[Cluster]:
+    """The cluster; a worker host that a test has lost is there again after it."""
+    yield _cluster
+    for name in ("one", "two"):
+        if _cluster.net[name].outer.poll() is not None:
+            _cluster.net.boot(name)
+            _cluster.start_worker(name)
+    _cluster.await_nodes(3)
+
+
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
+def _cluster() -> Iterator[Cluster]:
     """A head, two workers, a desk with the project, and a host with MLflow; all running."""
     try:
         with network() as net:

@@ -93,7 +93,7 @@ class Cluster:
         actors = self.listed("actors", "--detail", "--filter", "class_name=RayTrainWorker")
         return {addresses[actor["node_id"]] for actor in actors if actor["node_id"]}
 
-    def await_nodes(self, count: int, seconds: float = 90) -> None:
+    def await_nodes(self, count: int, seconds: float = 180) -> None:
         """Return when so many nodes are alive."""
         deadline = time.monotonic() + seconds
         while len(self.alive()) != count:
@@ -142,7 +142,7 @@ def lay_down(host: Host, **changes: dict[str, object]) -> Path:
     me = ["-c", "user.name=t", "-c", "user.email=t@t.invalid"]
     for words in (["init", "-q"], ["add", "-A"], [*me, "commit", "-qm", "start"]):
         subprocess.run(["git", *words], cwd=folder, check=True, capture_output=True)
-    (host.tmp / "home" / ".ray").mkdir()
+    (host.tmp / "home" / ".ray").mkdir(exist_ok=True)
     (host.tmp / "home" / ".ray" / "auth_token").write_text(TOKEN)
     return folder
 

@@ -23,12 +23,12 @@ PROMISED = ("shards/*.arrow", "train/*/*/model.safetensors", "evaluation/*.arrow
 
 
 @pytest.fixture(scope="module")
-def calm(cluster: Cluster) -> Path:
+def calm(_cluster: Cluster) -> Path:
     """The workspace of a submission that nothing disturbed."""
-    status, log = submit(cluster.net["desk"], "/mnt/amr")
+    status, log = submit(_cluster.net["desk"], "/mnt/amr")
     assert status == 0, log
     assert "SUCCEEDED" in log and "Running stage 'report@sample'" in log
-    return cluster.net.shared / "amr"
+    return _cluster.net.shared / "amr"
 
 
 def promised(workspace: Path) -> dict[str, str]:
@@ -104,10 +104,7 @@ def test_nodes_lost_in_each_stage_change_nothing(cluster: Cluster, again: Path) 
     cluster.net["one"].end()
     running.wait(timeout=900)
     said = log.read_text()
-    (cluster.net.folder / "lost.log").write_text(said)
     print(said)
-    cluster.net.boot("one")
-    cluster.start_worker("one")
     assert running.returncode == 0, said
     assert "Running stage 'tune" not in said  # the shards are the same
     assert promised(again) == promised(cluster.net.shared / "calm")
@@ -147,9 +144,6 @@ def test_a_node_without_the_shared_folder_is_named(cluster: Cluster, calm: Path)
     shutil.copytree(calm / "data", cluster.net.shared / "fresh" / "data")
     host.run(["umount", "-l", "/mnt"])
     status, log = submit(cluster.net["desk"], "/mnt/fresh", "index")
-    host.end()
-    cluster.net.boot("two")
-    cluster.start_worker("two")
-    cluster.await_nodes(3)
+    host.end()  # it comes back with the folder
     assert status != 0
     assert f"{host.address} misses /mnt/fresh/data/sample" in log and "Traceback" not in log
