@@ -89,7 +89,7 @@ def run(args: list[str]) -> Result:
 
 
 def _clip(folder: Path) -> tuple[Path, Path]:
-    style = Style(seed=0, subjects=2)
+    style = Style(seed=0, subjects=2, width=320, height=180, frames=(24, 40))
     write_sample(folder, style, 1, dirty=False, workers=1)
     found = get_source("ntu").find(folder).clips[0]
     return folder / found.video, folder / found.skeleton
