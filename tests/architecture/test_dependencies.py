@@ -28,6 +28,7 @@ NOT_IMPORTED = {
     "boto3": "MLflow imports it for artifacts in S3",
     "psycopg2-binary": "SQLAlchemy imports it for postgresql:// addresses",
     "pytest-timeout": "a plugin of pytest",
+    "pytest-xdist": "a plugin of pytest",
     "ruff": "a command",
     "mypy": "a command",
     "types-PyYAML": "read by mypy",
