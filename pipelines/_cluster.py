@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import ray
-from ray._private import ray_constants
 from ray.exceptions import (
     GetTimeoutError,
     LocalRayletDiedError,
@@ -30,6 +29,7 @@ from tqdm import tqdm
 from components.address import Address, parse_address, probe
 from components.config.train import RaySection
 from components.cpus import usable_cpus
+from pipelines._loopback import loopback_alone
 from pipelines._package import package
 from pipelines._shared_folders import check_seen_by_all
 from pipelines._stage import ROOT, StageError
@@ -48,7 +48,6 @@ QUIET = {
     "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",
     "LOG_NAME_UPDATE_INTERVAL_S": "86400",
 }
-LOCAL_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # see `loopback_alone`
 ANSWER_SECONDS = 120.0  # a node that is busy starts a process slowly
 NOTICE = 300.0  # seconds; a task may take long, but nobody should wonder whether one still runs
 OBJECT_STORE = 256 * 2**20  # batches never pass through it, so it stays small
@@ -153,28 +152,6 @@ def _start_local(tries: int = 3) -> None:
             if not left:
                 raise StageError(f"no Ray on this machine: {error}") from error
             log.warning("this machine is busy and Ray did not start in time; trying again")
-
-
-@contextlib.contextmanager
-def loopback_alone() -> Iterator[None]:
-    """A Ray that starts in this block listens on loopback alone, and can have no second node.
-
-    Ray does so by itself on macOS and Windows, where firewalls would ask about each port. On Linux
-    it opens some ten ports to the network, whatever `_node_ip_address` says. The processes that it
-    starts read the variable; this one has read it already, hence the private name (Ray 2.60). The
-    test of open ports fails where a new version of Ray no longer knows it.
-    """
-    before = ray_constants.ENABLE_RAY_CLUSTER, os.environ.get(LOCAL_ONLY)
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    os.environ[LOCAL_ONLY] = "0"
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before[0]
-        if before[1] is None:
-            del os.environ[LOCAL_ONLY]
-        else:
-            os.environ[LOCAL_ONLY] = before[1]
 
 
 def _cpus() -> int:

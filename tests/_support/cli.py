@@ -17,6 +17,7 @@ from components.config import Config, apply_overrides, to_dict
 from components.datasets import ClipDataset, select_split
 from components.evaluation.evaluate import evaluate_model
 from components.models import build_model
+from components.ntu.crop import MARGIN
 from components.sample.generate import write_sample
 from components.sample.plan import Style
 from components.shards import ShardSet
@@ -112,7 +113,7 @@ def finished_project(root: Path) -> Project:
     section = config.shard
     settings = {
         "source": source.name, "unit": source.unit, "codec": section.codec, "jpeg_quality": 0,
-        "frames": section.frames, "size": section.size, "margin": section.margin,
+        "frames": section.frames, "size": section.size, "margin": MARGIN,
     }  # fmt: skip
     where = str(artifacts / "shards")
     plans = plan_shards(

@@ -164,7 +164,7 @@ def test_a_variant_makes_only_its_own_runs_stale(committed):
 
     path = committed / "recipes" / "variants.yaml"
     before = path.read_text()
-    table = {**read_variants(committed / "recipes"), "late": {"model.fusion": "late"}}
+    table = {**read_variants(committed / "recipes"), "late": {"model.fusion": "concat"}}
     path.write_text(yaml.safe_dump(table))
     try:
         with Repo(str(committed)) as repo:

@@ -264,7 +264,14 @@ def test_the_machine_is_watched(tmp_path: Path) -> None:
 def test_epochs_that_were_not_seen_come_from_the_history(project: Any, tmp_path: Path) -> None:
     history = [
         {
-            **{"epoch": n, "loss": 1 / n, "val_clips": 4, "val_clean_acc": 0.5, "seconds": 2.0},
+            **{
+                "epoch": n,
+                "epochs": 3,
+                "loss": 1 / n,
+                "val_clips": 4,
+                "val_clean_acc": 0.5,
+                "seconds": 2.0,
+            },
             **{f"val_robust_acc_{c}": 0.25 for c in ("rgb", "skeleton", "both", "worst")},
             **{"train_clean_acc": 0.5, "train_robust_acc": None, "clips_per_s": 3.0, "lr": 0.1},
             **{"steps": 2, "rolled_back": False, "finished_at": 1_700_000_000.5 + n},

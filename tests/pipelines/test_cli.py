@@ -114,7 +114,9 @@ def test_help_and_completion_import_nothing_heavy(words: list[str]) -> None:
 
 def test_commands_settings_and_values_complete() -> None:
     assert candidates("amr ") == sorted([*COMMANDS, "--help"])
-    assert candidates("amr re") == ["recipe", "register", "report", "reproduce", "results"]
+    assert candidates("amr re") == [
+        "recipe", "reference", "register", "report", "reproduce", "results",
+    ]  # fmt: skip
     assert "train." in candidates("amr train ") and "seed=" in candidates("amr train ")
     assert candidates("amr train train.epo") == ["train.epochs="]
     assert candidates("amr train x=1 train.attack.st") == ["train.attack.steps="]

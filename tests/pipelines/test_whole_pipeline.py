@@ -21,7 +21,7 @@ CODE = [
     "params.yaml", "pyproject.toml", ".dvcignore",
 ]  # fmt: skip
 TINY = {
-    "sample": {"subjects": 12, "clips_per_class": 8},
+    "sample": {"clips_per_class": 8},
     "train": {"epochs": 2, "batch_size": 16},
     "tune": {"trials": 2, "epochs": 1, "finalists": 1, "finalist_suite": "thin"},
     "evaluate": {"suite": "thin", "curve_clips": 0},

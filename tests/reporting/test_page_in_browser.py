@@ -46,6 +46,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 def page(artifacts: Path, browser: Browser) -> Iterator[Path]:
     """The report's page; after the test nothing was asked of a network, and no error was logged."""
     words = [f"paths.artifacts={artifacts}", f"paths.data={artifacts.parent / 'data'}"]
+    words.append("compare=[amr,concat]")
     assert run_stage("report", report.write_report, words) == 0
     browser.errors.clear()
     browser.requests.clear()
@@ -230,6 +231,7 @@ def test_answers_alone_where_pictures_are_not_allowed(
         closed = gallery._replace(rows=rows, about={**gallery.about, "pictures": False})
         write_atomically(path, to_file_table(closed))
     words = [f"paths.artifacts={artifacts}", f"paths.data={artifacts.parent / 'data'}"]
+    words.append("compare=[amr,concat]")
     assert run_stage("report", report.write_report, words) == 0
     browser.open(page)
     assert browser.value("document.querySelectorAll('#gallery canvas').length") == 0

@@ -28,7 +28,7 @@ def _run(artifacts: Path, *words: str) -> int:
     return run_stage(
         "report",
         report.write_report,
-        [f"paths.artifacts={artifacts}", f"paths.data={data}", *words],
+        [f"paths.artifacts={artifacts}", f"paths.data={data}", "compare=[amr,concat]", *words],
     )
 
 

@@ -51,7 +51,7 @@ def calm(settings, shards, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("calm")
     result = train(settings(**CHANGES), shards, folder)
     (folder / "history.json").write_text(json.dumps(result.history))
-    assert [row["epoch"] for row in result.history] == [1, 2, 3]
+    assert [row["epoch"] for row in result.history] == [1, 2, 3, 4]
     assert not (folder / "runs" / "run").exists()
     return folder
 
@@ -66,7 +66,7 @@ def test_best_is_the_checkpoint_of_the_highest_rank(calm):
     history = json.loads((calm / "history.json").read_text())
     best = max(history, key=lambda row: row["rank"])
     assert read_config(calm / "best")["epoch"] == best["epoch"]
-    assert read_config(calm / "last")["epoch"] == 3
+    assert read_config(calm / "last")["epoch"] == 4
 
 
 def test_killed_worker_ends_with_the_same_weights(calm, settings, shards, tmp_path):
@@ -88,7 +88,7 @@ def test_killed_worker_ends_with_the_same_weights(calm, settings, shards, tmp_pa
     assert killed.is_set()
     assert arenas == ["1"]
     assert "lost" in events
-    assert [row["epoch"] for row in result.history] == [1, 2, 3]
+    assert [row["epoch"] for row in result.history] == [1, 2, 3, 4]
     assert weights(tmp_path) == weights(calm)
 
 
@@ -120,12 +120,12 @@ def test_killed_driver_goes_on_where_it_was(
     first.wait()
     shutil.rmtree(log.parent)  # as `dvc repro` does before it runs a stage again
     subprocess.run(command, **quiet, check=True)
-    assert "epoch 1/3" not in log.read_text()  # the first epoch was not trained again
+    assert "epoch 1/4" not in log.read_text()  # the first epoch was not trained again
     assert weights(log.parent) == weights(calm)
     metrics = json.loads((log.parent / "metrics.json").read_text())
-    assert metrics["epochs"] == 3 and 0.0 <= metrics["robust_acc"]["worst"] <= 1.0
+    assert metrics["epochs"] == 4 and 0.0 <= metrics["robust_acc"]["worst"] <= 1.0
     history = (log.parent / "history.csv").read_text().splitlines()
-    assert len(history) == 4 and history[0].startswith("epoch,loss,")
+    assert len(history) == 5 and history[0].startswith("epoch,loss,")
     assert not files_in(storage)
 
 
@@ -158,6 +158,6 @@ def test_more_workers_than_the_machine_has_are_refused_at_once(settings, shards,
 def test_an_elastic_run_takes_the_workers_there_is_room_for(settings, shards, tmp_path):
     config = settings(ray__workers=1, ray__max_workers=2, train__epochs=2)
     result = train(config, shards, tmp_path)
-    assert [row["epoch"] for row in result.history] == [1, 2]
+    assert [row["epoch"] for row in result.history] == [1, 2, 3]
     model, _ = load_model(result.best)
     assert not model.training
