@@ -35,7 +35,7 @@ SWITCH = (
     # With forwarding on, what leads out of the bridge is refused at once instead of being dropped.
     "ip link set br0 up; echo 1 >/proc/sys/net/ipv4/ip_forward; "
 )
-STAY = "trap '' CHLD; exec sleep infinity"  # ignored, children are reaped
+STAY = "exec env --ignore-signal=CHLD sleep infinity"  # ignored, children are reaped
 
 
 class NoNamespaces(RuntimeError):

@@ -129,7 +129,8 @@ def test_a_lost_head_and_a_cut_network(cluster: Cluster, again: Path) -> None:
     assert "Traceback" not in said and "run the same command" in said.lower(), said
 
     running, log = start_submit(net["desk"], "/mnt/amr", "train", "evaluate")
-    until(lambda: "epoch 2/" in log.read_text(), running, log)
+    until(lambda: "train: epoch " in log.read_text(), running, log)
+    assert "epoch 8/" not in log.read_text()
     net["two"].link(up=False)
     time.sleep(20)
     net["two"].link(up=True)
