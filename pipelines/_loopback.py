@@ -12,8 +12,8 @@ import ray
 TESTED = "2.60."
 if not ray.__version__.startswith(TESTED):
     raise ImportError(
-        f"{__name__} uses a private name of Ray {TESTED}x; this is Ray {ray.__version__}. Install the "
-        "version in constraints.txt; to change it, run the test of open ports with the new version"
+        f"{__name__} uses a private name of Ray {TESTED}x; this is Ray {ray.__version__}. Install "
+        "the version in constraints.txt; to change it, run the test of open ports with the new one"
     )
 
 from ray._private import ray_constants  # noqa: E402

@@ -13,7 +13,8 @@ from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from components.config.train import RaySection
-from pipelines._cluster import LOCAL_ONLY, cluster
+from pipelines._cluster import cluster
+from pipelines._loopback import LOCAL_ONLY
 from pipelines._network import NodeTorchConfig
 
 
