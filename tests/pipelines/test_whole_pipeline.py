@@ -22,8 +22,8 @@ CODE = [
 ]  # fmt: skip
 TINY = {
     "sample": {"clips_per_class": 8},
-    "train": {"epochs": 2, "batch_size": 16},
-    "tune": {"trials": 2, "epochs": 1, "finalists": 1, "finalist_suite": "thin"},
+    "train": {"epochs": 2, "stack_epochs": 1, "batch_size": 16},
+    "tune": {"trials": 2, "epochs": 1, "finalists": 1},
     "evaluate": {"suite": "thin", "curve_clips": 0},
 }
 
