@@ -29,7 +29,7 @@ def run(args: list[str]) -> Result:
     """`args`: an artifacts folder, a run, and how many test clips (all when left out)."""
     folder, name, *rest = args or ["artifacts/utd_mhad", "amr-s0"]
     model, about = load_model(Path(folder) / "train" / name / "best")
-    config = from_dict({key: about[key] for key in ("data", "model", "threat", "seed")})
+    config = from_dict({key: about[key] for key in ("data", "threat", "seed")})
     shards = ShardSet.open(str(Path(folder) / "shards"), cache_gb=0, verify=False)
     split = select_split(shards, config.data)
     rows = split.test[: int(rest[0])] if rest else split.test
@@ -37,9 +37,9 @@ def run(args: list[str]) -> Result:
         shards,
         rows,
         split.classes,
-        rgb_frames=config.model.rgb_frames,
-        rgb_size=config.model.rgb_size,
-        skeleton_frames=config.model.skeleton_frames,
+        rgb_frames=about["model"]["rgb_frames"],
+        rgb_size=about["model"]["rgb_size"],
+        skeleton_frames=about["model"]["skeleton_frames"],
     )
     batches = [data.batch(list(rows)) for rows in torch.arange(len(data)).split(BATCH)]
     told = intervene(model, batches, threat_of(config.threat), seed=config.seed)

@@ -17,7 +17,7 @@ from components.attacks import ThreatModel, frozen
 from components.batch import Batch, logits_of
 from components.errors import UserError
 from components.evaluation.cascade import ChunkResult, run_cascade
-from components.evaluation.metrics import paired_difference
+from components.evaluation.metrics import Z95, paired_difference
 from components.evaluation.streams import CASES, video_weight
 from components.evaluation.suite import Entry, entries_of
 from components.models.fusions.amr import ModalityAttention
@@ -76,7 +76,7 @@ def intervene(
     }
     if weight["rgb"] and weight["skeleton"]:
         contrast = torch.cat(weight["skeleton"]) - torch.cat(weight["rgb"])
-        error = 1.96 * float(contrast.std()) / len(contrast) ** 0.5
+        error = Z95 * float(contrast.std()) / len(contrast) ** 0.5
         value = float(contrast.mean())
         told["contrast"] = {"value": value, "low": value - error, "high": value + error}
     return told

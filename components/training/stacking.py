@@ -11,15 +11,15 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from components.attacks import CELLS, ThreatModel, pgd
+from components.attacks import ThreatModel, pgd
 from components.attacks.gradient import unwrap
 from components.attacks.losses import margin_of
 from components.batch import Batch, logits_of
 from components.config.train import TrainSection
+from components.evaluation.loop import cells_of
 from components.training.methods import InnerProblem, Method, Terms, attackable
 from components.training.state import TrainState
 
-CASES = ("clean", *CELLS)  # taken in turn, step by step
 PEAK_LR = 0.05
 STEPS = 5
 # Of the sigmoid that stands in for an error: a margin of one nat is all but decided.
@@ -51,14 +51,10 @@ def begin(state: TrainState) -> None:
 
 
 def threat_of(threat: ThreatModel, step: int, natural: bool) -> ThreatModel:
-    """What the attacker may touch in this step; nothing in a clean one."""
-    allowed = [c for c in CASES if c == "clean" or c in _cells(threat)]
+    """What the attacker may touch in this step: nothing, then each cell, in turn."""
+    allowed = ["clean", *cells_of(threat)]
     case = "clean" if natural else allowed[step % len(allowed)]
     return ThreatModel() if case == "clean" else threat.cell(case)
-
-
-def _cells(threat: ThreatModel) -> set[str]:
-    return set(threat.budgets) | ({"both"} if len(threat.budgets) == 2 else set())
 
 
 def lr(done: float) -> float:
