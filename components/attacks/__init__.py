@@ -14,6 +14,7 @@ from components.attacks.adapters import SingleStream
 from components.attacks.adaptive import ADAPTIVE, applicable
 from components.attacks.apgd import apgd
 from components.attacks.apgd_targeted import apgd_targeted
+from components.attacks.budget import Budget
 from components.attacks.checked import Attack, checked, looked_at
 from components.attacks.counter import Counter
 from components.attacks.cw import cw
@@ -28,7 +29,7 @@ from components.attacks.plausible import acceleration_change, bone_change
 from components.attacks.smart import smart
 from components.attacks.sparse import sparse_frames
 from components.attacks.square import square
-from components.attacks.threat import CELLS, MODALITIES, Budget, ThreatModel
+from components.attacks.threat import CELLS, MODALITIES, ThreatModel
 from components.attacks.transfer import transfer as _transfer
 from components.attacks.universal import fit_universal as _fit_universal
 from components.attacks.universal import universal as _universal

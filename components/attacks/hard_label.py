@@ -9,11 +9,12 @@ once, so one search serves two modalities with different units.
 import torch
 from torch import Tensor
 
+from components.attacks.budget import Budget
 from components.attacks.gradient import Model, frozen, predict
 from components.attacks.losses import fooled
 from components.attacks.pgd import start_seeds
 from components.attacks.region import Region, rescale
-from components.attacks.threat import Budget, ThreatModel
+from components.attacks.threat import ThreatModel
 from components.batch import Batch
 from components.seeds import uniform
 

@@ -7,18 +7,16 @@ within TOLERANCE.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from components.attacks.budget import Budget
 from components.attacks.plausible import project_motion
 from components.batch import Batch
 from components.seeds import normal, uniform, words
-
-if TYPE_CHECKING:
-    from components.attacks.threat import Budget, ThreatModel
 
 TOLERANCE = 1e-6
 _TINY = 1e-12
@@ -26,19 +24,25 @@ _INF = float("inf")
 
 
 class Region:
-    """What may be reached from `clean` under `threat`; perturbed clips travel as {modality: x}.
+    """What may be reached from `clean`; perturbed clips travel as {modality: x}.
 
-    names: the touched modalities. `only` narrows them further by bool masks that broadcast to the
-    modality's tensor (sparse frames).
+    budgets: of the modalities that may be touched (`names`); `only` narrows them further by bool
+    masks that broadcast to the modality's tensor (sparse frames). bone_length, acceleration: the
+    bounds on motion of `ThreatModel.region`, which makes regions; None = no bound.
     """
 
     def __init__(
-        self, threat: "ThreatModel", clean: Batch, only: Mapping[str, Tensor] | None = None
+        self,
+        clean: Batch,
+        budgets: Mapping[str, Budget],
+        only: Mapping[str, Tensor] | None = None,
+        *,
+        bone_length: float | None = None,
+        acceleration: float | None = None,
     ) -> None:
-        self.threat = threat
         self.batch = clean
-        self.budgets: dict[str, Budget] = threat.budgets
-        self.bends = threat.bone_length is not None or threat.acceleration is not None
+        self.budgets = dict(budgets)
+        self.motion: dict[str, Any] = {"bone_length": bone_length, "acceleration": acceleration}
         self.names = tuple(self.budgets)
         self.clean: dict[str, Tensor] = {m: getattr(clean, m).detach() for m in self.names}
         self.mask: dict[str, Tensor | None] = {m: None for m in self.names}
@@ -135,7 +139,7 @@ class Region:
                 keep = _largest_frames(x - clean, budget.frames)
                 low, high = torch.where(keep, low, clean), torch.where(keep, high, clean)
                 torch.clamp(x, low, high, out=x)
-            if name == "skeleton" and self.bends:
+            if name == "skeleton" and any(self.motion.values()):
                 self._into_motion_(x, low, high)
             if budget.norm == "L2":
                 self._into_ball_(name, x, final)
@@ -161,8 +165,7 @@ class Region:
             self.batch.present,
             low=low,
             high=high,
-            bone_length=self.threat.bone_length,
-            acceleration=self.threat.acceleration,
+            **self.motion,
         )
         x.copy_(moved)
 
@@ -179,7 +182,7 @@ class Region:
     def select(self, index: Tensor) -> "Region":
         """The region of the clips at `index` (int64 positions)."""
         only = {m: mask[index] for m, mask in self.only.items()}
-        return Region(self.threat, self.batch.select(index), only)
+        return Region(self.batch.select(index), self.budgets, only, **self.motion)
 
 
 def coarse_uniform(seeds: Tensor, shape: tuple[int, ...] | torch.Size) -> Tensor:
@@ -203,7 +206,7 @@ def _per_clip(value: float | Tensor, like: Tensor) -> float | Tensor:
     return value.reshape(-1, *[1] * (like.ndim - 1)) if isinstance(value, Tensor) else value
 
 
-def _largest(budget: "Budget") -> float:
+def _largest(budget: Budget) -> float:
     """The largest size of a value within the budget's bounds."""
     return max(abs(budget.low or 0.0), abs(budget.high or 0.0))
 

@@ -10,45 +10,19 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from components.attacks.budget import Budget
 from components.attacks.plausible import acceleration_change, bone_change
 from components.attacks.region import TOLERANCE, Region
 from components.batch import Batch
 from components.errors import UserError
 
-Norm = Literal["Linf", "L2"]
 CELLS = ("rgb", "skeleton", "both")
 MODALITIES = ("rgb", "skeleton")
-
-
-@dataclass(frozen=True)
-class Budget:
-    """Bound on one modality's perturbation.
-
-    norm, eps: at most `eps` in that norm, per clip; pixels are in [0, 1], joints in metres
-    low, high: bounds of the perturbed values themselves; None = unbounded
-    frames:    at most this many frames of a clip may differ; None = all
-    """
-
-    norm: Norm
-    eps: float
-    low: float | None = None
-    high: float | None = None
-    frames: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.norm not in ("Linf", "L2"):
-            raise UserError(f"norm must be 'Linf' or 'L2', got {self.norm!r}")
-        if not 0.0 <= self.eps < float("inf"):
-            raise UserError(f"eps must be finite and not negative, got {self.eps}")
-        if self.low is not None and self.high is not None and not self.low < self.high:
-            raise UserError(f"bounds must have low < high, got [{self.low}, {self.high}]")
-        if self.frames is not None and self.frames < 1:
-            raise UserError(f"frames must be at least 1 (or None for all), got {self.frames}")
 
 
 @dataclass(frozen=True)
@@ -121,7 +95,13 @@ class ThreatModel:
 
     def region(self, clean: Batch, only: Mapping[str, Tensor] | None = None) -> Region:
         """The feasible set around these clips; `only` narrows what may change (bool masks)."""
-        return Region(self, clean, only)
+        return Region(
+            clean,
+            self.budgets,
+            only,
+            bone_length=self.bone_length,
+            acceleration=self.acceleration,
+        )
 
     def project(self, clean: Batch, rgb: Tensor, skeleton: Tensor) -> tuple[Tensor, Tensor]:
         """A nearby feasible pair; what may not be touched comes back as the clean tensor.

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
         apply_overrides,
         flatten,
         from_dict,
-        load_config,
         parse_overrides,
     )
+    from components.config.params import load_config
     from components.config.root import Config
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from components.config import load, root
+    from components.config import load, params, root
 
-    return root.Config if name == "Config" else getattr(load, name)
+    home = {"Config": root, "load_config": params}.get(name, load)
+    return getattr(home, name)

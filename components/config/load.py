@@ -1,4 +1,4 @@
-"""Read `params.yaml` and `key=value` overrides into a checked `Config`."""
+"""Plain values and `key=value` overrides, checked: names, types, bounds, choices."""
 
 import difflib
 import math
@@ -25,33 +25,6 @@ CUSTOM = "data.custom."  # below it the section itself says which keys there are
 
 class ConfigError(UserError):
     """A setting is unknown, of a wrong type, or out of range; the message says which."""
-
-
-def load_config(
-    path: str | Path = "params.yaml",
-    overrides: Iterable[str] = (),
-    tuned: Mapping[str, Any] | None = None,
-) -> Config:
-    """The settings of one command.
-
-    In this order, later ones win: the file; what the search found (`tuned`, dotted names); what
-    the variant changes; the overrides, such as `train.epochs=2`. The override `recipe=NAME` takes
-    that recipe's values in place of the file's (`recipes.py`).
-    Raises ConfigError naming the key, what was got and the nearest valid key.
-    """
-    from components.config import recipes
-
-    words = parse_overrides(overrides)
-    tree = recipes.base_values(Path(path), words)
-    known = valid_keys()
-    for dotted, value in (tuned or {}).items():
-        _set(tree, _checked(dotted, known), value)
-    tree.update({key: words[key] for key in ("variant", "seed") if key in words})
-    changed = recipes.variant_settings(Path(path), tree)
-    for dotted, value in changed.items():
-        _set(tree, _checked(dotted, known), value)
-    recipes.check_fusion(Path(path), tree, words)
-    return apply_overrides(tree, words)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -86,7 +59,7 @@ def apply_overrides(base: Config | Mapping[str, Any], overrides: Mapping[str, An
     tree = to_dict(dict(base) if isinstance(base, Mapping) else base)
     known = valid_keys()
     for dotted, value in overrides.items():
-        _set(tree, _checked(dotted, known), value)
+        set_value(tree, checked_key(dotted, known), value)
     return from_dict(tree)
 
 
@@ -149,13 +122,15 @@ def _keys(section: Any, prefix: str) -> Iterable[str]:
             yield from _keys(getattr(section, f.name), f"{prefix}{f.name}.")
 
 
-def _checked(dotted: str, known: Iterable[str]) -> str:
+def checked_key(dotted: str, known: Iterable[str]) -> str:
+    """The same name; ConfigError for one that is not `known` and lies in no open mapping."""
     if dotted not in known and not dotted.startswith((SPACE, CUSTOM)):
         raise ConfigError(_unknown(dotted, known))
     return dotted
 
 
-def _set(tree: dict[str, Any], dotted: str, value: Any) -> None:
+def set_value(tree: dict[str, Any], dotted: str, value: Any) -> None:
+    """Set a dotted name in nested sections, in place."""
     parts = dotted.split(".")
     if dotted.startswith(SPACE):
         parts = ["tune", "space", dotted.removeprefix(SPACE)]

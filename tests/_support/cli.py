@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from components.attacks.threat import Budget, ThreatModel
+from components.attacks import Budget, ThreatModel
 from components.checkpoint import load_model, save_checkpoint
 from components.config import Config, apply_overrides, to_dict
 from components.datasets import ClipDataset, select_split

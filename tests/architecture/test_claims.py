@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from components.config.load import load_config
+from components.config import load_config
 from components.config.recipes import read_variants, recipe_names
 from components.reporting.claims import claims_table, read_claims
 

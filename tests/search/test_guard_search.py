@@ -11,8 +11,7 @@ import torch
 from ray.tune.experiment import Trial as TuneTrial
 
 from components.checkpoint import save_checkpoint
-from components.config import to_dict
-from components.config.load import load_config
+from components.config import load_config, to_dict
 from components.models import build_model
 from components.search.objective import TrialRecord
 from pipelines import _trial_cleanup
