@@ -152,7 +152,7 @@ def run(args: list[str]) -> Result:
     # Evenly over the clips, which a folder lists subject by subject.
     count = min(options.clips, len(unseen[1]))
     spread = torch.linspace(0, len(unseen[1]) - 1, count).round().long()
-    tested = list(batches(*(t[spread] for t in unseen)))
+    tested = list(batches(unseen[0][spread], unseen[1][spread]))
     clean = torch.cat([net(b.rgb).argmax(1) == b.label for b in tested])
     print(f"clean accuracy {clean.float().mean():.3f} of {len(clean)} clips")
     video = torch.cat([b.rgb for b in tested])

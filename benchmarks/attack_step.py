@@ -13,7 +13,7 @@ runs on a bare GPU machine:
 import argparse
 import time
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -48,7 +48,7 @@ def run(args: list[str]) -> Result:
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-4)
     target = TrainTarget(module, module, optimizer)
     threat = ThreatModel(rgb=Budget("Linf", 8 / 255), skeleton=Budget("Linf", 0.05))
-    amp = "bf16" if options.gpu else "fp32"
+    amp: Literal["fp32", "bf16"] = "bf16" if options.gpu else "fp32"
     train = TrainSection(attack=TrainAttackSection(steps=options.steps), amp=amp, aux_weight=0.0)
     sides = {
         "ours": lambda: train_step(target, batch, threat, train, seed=0),

@@ -17,7 +17,8 @@ from benchmarks._bench import Result, paired, ratio_of, spread
 from components.attacks import Budget, ThreatModel
 from components.batch import Batch
 from components.config.train import TrainAttackSection, TrainSection
-from components.models import build_model
+from components.models.backbones import VIDEO_BACKBONES
+from components.models.normalize import VideoNormalize
 from components.training.memory import keep_freed_memory
 from components.training.methods import METHODS, InnerProblem
 from components.training.step import TrainTarget, train_step
@@ -26,20 +27,13 @@ EPS, CLASSES = 8 / 255, 27
 
 
 class VideoNet(nn.Module):
-    """The video stream of the two-stream model with its own head; pixels in, logits out."""
+    """The small video backbone with a linear head; pixels in, logits out."""
 
-    def __init__(self, frames: int, size: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        both = build_model(
-            {
-                "rgb": "small_video", "skeleton": "small_skeleton", "fusion": "late",
-                "fusion_stages": (), "width": 1.0, "dropout": 0.0, "rgb_frames": frames,
-                "rgb_size": size, "skeleton_frames": 8, "rgb_weights": "",
-                "amr": {"heads": 4, "width": 32, "temperature": 1.0}, "num_classes": CLASSES,
-            }
-        )  # fmt: skip
-        self.normalize, self.net, self.head = both.video_normalize, both.rgb, both.heads["rgb"]
+        self.normalize, self.net = VideoNormalize(), VIDEO_BACKBONES["small_video"]()
+        self.head = nn.Linear(self.net.features, CLASSES)
 
     def forward(self, rgb: Tensor, skeleton: Tensor | None = None, present: Tensor | None = None):
         """rgb [B, 3, T, H, W] in [0, 1] -> logits [B, K]; the other stream is ignored."""
@@ -62,7 +56,7 @@ def run(args: list[str]) -> Result:
     keep_freed_memory()  # as the training workers do
     device = torch.device("cuda" if options.gpu else "cpu")
     frames, size = (16, 112) if options.gpu else (8, 48)
-    module = VideoNet(frames, size).to(device)
+    module = VideoNet().to(device)
     batch = _batch(options.batch, frames, size).to(device)
     alpha = 2.5 / options.steps * EPS
     train = TrainSection(attack=TrainAttackSection(steps=options.steps), aux_weight=0.0)

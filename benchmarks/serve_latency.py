@@ -121,7 +121,7 @@ def _register(folder: Path) -> tuple[Predictor, str]:
     client = MlflowClient(uri, uri)
     run = client.create_run(store.experiment_id(client, uri, "serve_latency"))
     version = registry.add_version(
-        registry.Candidate("amr", checkpoint, evaluation, folder / "none", shards, {}),
+        registry.Candidate("amr", checkpoint, evaluation, folder / "none", shards),
         name="amr",
         run_id=run.info.run_id,
         uri=uri,
