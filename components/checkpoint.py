@@ -203,9 +203,3 @@ def _read(folder: Path, name: str) -> bytes:
         )
         raise CheckpointError(f"{path} is missing{hint}")
     return path.read_bytes()
-
-
-def same_weights(a: nn.Module, b: nn.Module) -> bool:
-    """Whether two models hold bit-identical parameters and buffers."""
-    first, second = a.state_dict(), b.state_dict()
-    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)

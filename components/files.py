@@ -70,11 +70,6 @@ def write_arrow(path: Path, table: pa.Table) -> None:
     write_bytes(path, sink.getvalue().to_pybytes())
 
 
-def read_arrow(path: str | Path) -> pa.Table:
-    """A whole Arrow IPC file, memory-mapped."""
-    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-
-
 def try_lock(path: Path) -> FileLock | None:
     """The lock at `path`, held until released or the process ends; None when another holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,5 @@
 """From per-clip verdicts to the figures of every table: shares with intervals, differences."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,12 +20,8 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
         raise UserError(f"successes must lie in 0..n, got {successes} of {n}")
     if n == 0:
         return 0.0, 1.0
-    share, z2 = successes / n, Z95 * Z95
-    centre = share + z2 / (2 * n)
-    half = Z95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    low, high = (centre - half) / (1 + z2 / n), (centre + half) / (1 + z2 / n)
-    # Rounding must not push a bound past the share itself, nor 0 of n above 0.
-    return max(0.0, min(low, share)), min(1.0, max(high, share))
+    interval = _binomial_test(successes, n).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def accuracy(correct: ArrayLike) -> dict[str, Any]:
@@ -73,15 +68,14 @@ def paired_difference(
 
 def mcnemar(only_a: int, only_b: int) -> float:
     """Exact two-sided p-value that both kinds of disagreement are equally likely."""
-    total, least = only_a + only_b, min(only_a, only_b)
-    tail = sum(math.comb(total, k) for k in range(least + 1)) / 2**total
-    return min(1.0, 2 * tail)
+    total = only_a + only_b
+    return float(_binomial_test(only_a, total).pvalue) if total else 1.0
 
 
-def per_class(correct: ArrayLike, labels: ArrayLike, classes: int) -> list[dict[str, Any]]:
-    """One accuracy per class, by label; a class without clips has value None."""
-    verdicts, label = np.asarray(correct, dtype=bool), np.asarray(labels)
-    return [accuracy(verdicts[label == k]) for k in range(classes)]
+def _binomial_test(successes: int, n: int) -> Any:
+    from scipy.stats import binomtest  # most of a second, which workers that only train save
+
+    return binomtest(successes, n)
 
 
 def confusion(

@@ -138,13 +138,6 @@ def _comparable(runs: dict[str, dict[str, Any]], notes: list[str]) -> dict[str, 
     return kept
 
 
-def read_curves(artifacts: Path) -> dict[str, dict[str, Any]]:
-    """`evaluation/<model>_curves.json` by model; those that an evaluation left empty not."""
-    files = sorted((artifacts / "evaluation").glob("*_curves.json"))
-    found = {path.stem.removesuffix("_curves"): _json(path, "evaluate") for path in files}
-    return {name: curve for name, curve in found.items() if curve.get("eps")}
-
-
 def _with(path: Path, stage: str, *keys: str) -> dict[str, Any]:
     """A stage's JSON file that has at least these keys; ReportError otherwise."""
     found = _json(path, stage)

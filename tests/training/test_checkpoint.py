@@ -11,9 +11,9 @@ from components.checkpoint import (
     CheckpointError,
     load_model,
     read_config,
-    same_weights,
     save_checkpoint,
 )
+from tests._support.weights import same_weights
 
 
 class Bomb:

@@ -8,11 +8,12 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
-from components.checkpoint import load_model, same_weights
+from components.checkpoint import load_model
 from components.training.averaging import average_buffers, make_average, update_average
 from components.training.data import open_data
 from components.training.loop import train_epochs
 from components.training.state import save_state
+from tests._support.weights import same_weights
 
 
 def vector(model: nn.Module) -> torch.Tensor:

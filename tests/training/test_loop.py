@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from components.batch import Batch
-from components.checkpoint import CheckpointError, same_weights
+from components.checkpoint import CheckpointError
 from components.training.collapse import collapsed, within_noise
 from components.training.layout import channels_last
 from components.training.loop import train_epochs
@@ -22,6 +22,7 @@ from components.training.schedule import (
 )
 from components.training.state import load_state, new_state, save_state
 from components.training.step import NonFiniteLoss
+from tests._support.weights import same_weights
 
 
 @pytest.mark.parametrize(

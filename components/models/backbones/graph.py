@@ -5,8 +5,6 @@ from torch import Tensor
 
 from components.batch import BONES, JOINTS
 
-CENTRE = 20  # spine at the shoulders
-
 
 def bones_inward() -> Tensor:
     """0/1 matrix [25, 25]; column v marks the neighbour of v that lies nearer to the centre."""
