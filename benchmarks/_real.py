@@ -20,13 +20,13 @@ from components.config import Config, to_dict
 from components.datasets import BatchLoader, ClipDataset, fixed_batches
 from components.evaluation.cascade import run_cascade
 from components.evaluation.cost import count_passes
+from components.evaluation.job import threat_of
 from components.evaluation.seeds import over_seeds
 from components.evaluation.suite import Entry
 from components.models import build_model
 from components.training.data import open_data, open_split
 from components.training.loop import train_epochs
 from components.training.state import new_state
-from components.training.worker import evaluation_threat
 
 Run = dict[str, Any]
 # PGD-20 is the usual figure; what falls to targeted APGD besides shows what it misses.
@@ -67,7 +67,7 @@ def train_one(config: Config, shards: str, keep: str = "best") -> tuple[nn.Modul
             now = passes.forward
 
         rows = train_epochs(
-            state, data, train, evaluation_threat(config), seed=config.seed, on_step=look
+            state, data, train, threat_of(config.threat), seed=config.seed, on_step=look
         )
         for row in rows:
             spent += now - begun  # without what validation spent
@@ -96,18 +96,11 @@ def judge(
     opened, chosen = open_split(config, shards, verify=False)
     rows = getattr(chosen, split)
     rows = rows[:limit] if limit else rows
-    dataset = ClipDataset(
-        opened,
-        rows,
-        chosen.classes,
-        rgb_frames=config.model.rgb_frames,
-        rgb_size=config.model.rgb_size,
-        skeleton_frames=config.model.skeleton_frames,
-    )
+    dataset = ClipDataset.for_model(opened, rows, chosen.classes, to_dict(config.model))
     pgd = Entry("pgd", "pgd", {"steps": steps, "n_restarts": n_restarts})
     # The joint cell starts from what stands in the others: a suite of its own for each verdict.
     suites = [[pgd], [pgd, TARGETED]] if targeted else [[pgd]]
-    threat = evaluation_threat(config)
+    threat = threat_of(config.threat)
     ids: list[str] = []
     clean: list[torch.Tensor] = []
     standing: list[dict[str, list[torch.Tensor]]] = [{c: [] for c in CELLS} for _ in suites]

@@ -18,12 +18,13 @@ import torch.multiprocessing as mp
 from ray.train import Checkpoint, UserCallback
 
 from components.config import Config, apply_overrides, from_dict
+from components.evaluation.job import threat_of
 from components.models import build_model
 from components.training.data import open_data
 from components.training.loop import WorkerContext, train_epochs
 from components.training.memory import keep_freed_memory
 from components.training.state import new_state, save_state
-from components.training.worker import checkpoint_config, evaluation_threat
+from components.training.worker import checkpoint_config
 
 
 class Tell(UserCallback):
@@ -87,7 +88,7 @@ def _worker(
         facts = {"all_reduce": reduce, "clips": len(data.dataset)}
         Path(folder, "facts.json").write_text(json.dumps(facts))
     place = WorkerContext(rank)
-    threat = evaluation_threat(config)
+    threat = threat_of(config.threat)
     for row in train_epochs(state, data, config.train, threat, seed=0, worker=place):
         if rank == 0:
             save_state(Path(folder, f"epoch{row['epoch']}"), state, about)

@@ -19,7 +19,7 @@ from benchmarks._bench import Result
 from components.attacks import ATTACKS, Budget, ThreatModel
 from components.batch import Batch
 from components.checkpoint import load_model
-from components.config import from_dict
+from components.config import from_older
 from components.datasets import ClipDataset, select_split
 from components.evaluation.cascade import ChunkResult, run_cascade
 from components.evaluation.evaluate import abilities
@@ -114,20 +114,16 @@ def trained(artifacts: Path, count: int) -> Iterator[tuple[str, nn.Module, Batch
     shards = ShardSet.open(artifacts / "shards")
     for folder in folders:
         model, about = load_model(folder)
-        split = select_split(shards, from_dict({"data": about["data"]}).data)
+        split = select_split(shards, from_older({"data": about["data"]}, str(folder)).data)
         rows = sorted(split.test.tolist(), key=lambda row: rank(shards.clip_ids[row]))[:count]
-        inputs = {k: about["model"][k] for k in ("rgb_frames", "rgb_size", "skeleton_frames")}
-        clips = ClipDataset(shards, rows, about["classes"], **inputs)
+        clips = ClipDataset.for_model(shards, rows, about["classes"], about["model"])
         yield folder.parent.name, model, clips.batch(range(len(clips)))
 
 
 def toys(count: int) -> Iterator[tuple[str, nn.Module, Batch]]:
     """Two small nets on clips whose class shows in both streams, under noise."""
-    amr = {"temperature": 1.0}
     config = {
-        "rgb": "small_video", "skeleton": "small_skeleton", "fusion": "concat",
-        "fusion_stages": (), "width": 0.5, "dropout": 0.0, "rgb_frames": 2, "rgb_size": 16,
-        "skeleton_frames": 8, "rgb_weights": "", "amr": amr, "num_classes": 4,
+        "fusion": "concat", "width": 0.5, "dropout": 0.0, "skeleton_frames": 8, "num_classes": 4
     }  # fmt: skip
     known, test = toy_clips(128, seed=1), toy_clips(count, seed=2)
     for name, steps in (("natural", 0), ("adversarial", 3)):

@@ -14,7 +14,7 @@ import torch
 
 from benchmarks._bench import Result
 from components.checkpoint import load_model
-from components.config import from_dict
+from components.config import from_older
 from components.datasets import ClipDataset, select_split
 from components.evaluation.interventions import intervene
 from components.evaluation.job import threat_of
@@ -29,18 +29,12 @@ def run(args: list[str]) -> Result:
     """`args`: an artifacts folder, a run, and how many test clips (all when left out)."""
     folder, name, *rest = args or ["artifacts/utd_mhad", "amr-s0"]
     model, about = load_model(Path(folder) / "train" / name / "best")
-    config = from_dict({key: about[key] for key in ("data", "threat", "seed")})
+    settings = {key: about[key] for key in ("data", "threat", "seed")}
+    config = from_older(settings, f"checkpoint {name}")
     shards = ShardSet.open(str(Path(folder) / "shards"), cache_gb=0, verify=False)
     split = select_split(shards, config.data)
     rows = split.test[: int(rest[0])] if rest else split.test
-    data = ClipDataset(
-        shards,
-        rows,
-        split.classes,
-        rgb_frames=about["model"]["rgb_frames"],
-        rgb_size=about["model"]["rgb_size"],
-        skeleton_frames=about["model"]["skeleton_frames"],
-    )
+    data = ClipDataset.for_model(shards, rows, split.classes, about["model"])
     batches = [data.batch(list(rows)) for rows in torch.arange(len(data)).split(BATCH)]
     told = intervene(model, batches, threat_of(config.threat), seed=config.seed)
     for line in lines(told):

@@ -16,12 +16,12 @@ from benchmarks._bench import Result
 from components.batch import Batch
 from components.config import Config, load_config, to_dict
 from components.datasets import BatchLoader, ClipDataset, fixed_batches
+from components.evaluation.job import threat_of
 from components.evaluation.metrics import accuracy
 from components.models import TwoStream, build_model
 from components.training.data import open_data, open_split
 from components.training.loop import train_epochs
 from components.training.state import new_state
-from components.training.worker import evaluation_threat
 from pipelines import index, sample, shard
 from pipelines._stage import StageError, run_stage
 
@@ -69,7 +69,7 @@ def _train(config: Config, shards: str) -> TwoStream:
     settings = to_dict(config.model)
     model = build_model({**settings, "num_classes": len(classes)})
     state = new_state(model, lr=config.train.lr, ema=0.0)
-    threat = evaluation_threat(config).scaled(rgb=0.0, skeleton=0.0)
+    threat = threat_of(config.threat).scaled(rgb=0.0, skeleton=0.0)
     for row in train_epochs(state, data, config.train, threat, seed=config.seed):
         print(f"epoch {row['epoch']}: loss {row['loss']:.3f} val {row['val_clean_acc']:.3f}")
     return model.eval()
@@ -77,14 +77,7 @@ def _train(config: Config, shards: str) -> TwoStream:
 
 def _test(model: TwoStream, config: Config, shards: str) -> dict[str, dict[str, float]]:
     opened, split = open_split(config, shards)
-    test = ClipDataset(
-        opened,
-        split.test,
-        classes=split.classes,
-        rgb_frames=config.model.rgb_frames,
-        rgb_size=config.model.rgb_size,
-        skeleton_frames=config.model.skeleton_frames,
-    )
+    test = ClipDataset.for_model(opened, split.test, split.classes, to_dict(config.model))
     right: dict[str, list[bool]] = {"rgb": [], "skeleton": [], "both": []}
     for batch in BatchLoader(test, fixed_batches(len(test), 64)):
         for name, verdicts in _verdicts(model, batch).items():

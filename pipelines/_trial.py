@@ -9,11 +9,11 @@ from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from components.checkpoint import load_model
-from components.config import Config, from_dict
+from components.config import Config, from_dict, to_dict
 from components.datasets import BatchLoader, ClipDataset, fixed_batches
 from components.evaluation import evaluate_model
+from components.evaluation.job import threat_of
 from components.training.data import open_split, validation_rows
-from components.training.worker import evaluation_threat
 from pipelines._ray import run_training
 from pipelines._stage import StageError
 from pipelines._trial_cleanup import RegisterController
@@ -58,20 +58,14 @@ def score_checkpoint(
     """
     shards, split = open_split(config, shards_at, verify=False)
     device = "cuda" if config.ray.gpus_per_worker else "cpu"
-    dataset = ClipDataset(
-        shards,
-        validation_rows(split.val, clips, config.seed),
-        classes=split.classes,
-        rgb_frames=config.model.rgb_frames,
-        rgb_size=config.model.rgb_size,
-        skeleton_frames=config.model.skeleton_frames,
-    )
+    rows = validation_rows(split.val, clips, config.seed)
+    dataset = ClipDataset.for_model(shards, rows, split.classes, to_dict(config.model))
     batches = fixed_batches(len(dataset), config.evaluate.batch_size)
     model, _ = load_model(checkpoint)
     found = evaluate_model(
         model.to(device),
         BatchLoader(dataset, batches, device=device),
-        evaluation_threat(config),
+        threat_of(config.threat),
         suite,
         seed=config.seed,
         checks=False,

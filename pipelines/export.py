@@ -146,15 +146,7 @@ def _facts(
 
 def _test_clips(stage: Stage, shards: ShardSet, config: dict[str, Any], count: int) -> Batch:
     rows = select_split(shards, stage.config.data).test[:count]
-    section = config["model"]
-    data = ClipDataset(
-        shards,
-        rows,
-        config["classes"],
-        rgb_frames=section["rgb_frames"],
-        rgb_size=section["rgb_size"],
-        skeleton_frames=section["skeleton_frames"],
-    )
+    data = ClipDataset.for_model(shards, rows, config["classes"], config["model"])
     return data.batch(range(len(data)))
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         apply_overrides,
         flatten,
         from_dict,
+        from_older,
         parse_overrides,
     )
     from components.config.params import load_config
@@ -24,6 +25,7 @@ __all__ = [
     "apply_overrides",
     "flatten",
     "from_dict",
+    "from_older",
     "load_config",
     "parse_overrides",
     "to_dict",

@@ -1,6 +1,7 @@
 """Plain values and `key=value` overrides, checked: names, types, bounds, choices."""
 
 import difflib
+import logging
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -13,10 +14,12 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from components.config.base import settings_of, to_dict
-from components.config.removed import what_became
+from components.config.removed import REMOVED, what_became, without_removed
 from components.config.root import Config
 from components.config.tune import Choice, Ratio
 from components.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 FRACTION = re.compile(r"\s*([\d.]+)\s*/\s*([\d.]+)\s*")
 SPACE = "tune.space."  # below it the keys are dotted names themselves
@@ -75,6 +78,19 @@ def from_dict(tree: Mapping[str, Any]) -> Config:
         raise ConfigError("\n".join(faults))
     _check_space(config)
     return config
+
+
+def from_older(tree: Mapping[str, Any], origin: str) -> Config:
+    """As `from_dict`, for what an older version wrote, such as a checkpoint.
+
+    Settings that are gone since are left out, and a warning names them, `origin` and what became of
+    them. One that never was is an error as everywhere.
+    """
+    kept, gone = without_removed(tree)
+    if gone:
+        told = "; ".join(f"{name} ({REMOVED[name]})" for name in gone)
+        logger.warning("%s: ignored settings that are gone: %s", origin, told)
+    return from_dict(kept)
 
 
 @lru_cache(maxsize=1)

@@ -4,8 +4,12 @@ A setting goes when nobody turns it (its value is a constant beside the code tha
 another says the same, or when it lost its comparisons (docs/research/amr-log.md).
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 FITTED = "AMR's weights are fitted on held-out clips, without a constant"
 REMOVED = {
+    "data.clip_seconds": "use index.clip_seconds",
     "evaluate.curve_eps": "the curves' points are FACTORS in components/evaluation/curves.py",
     "model.amr.doubt": FITTED,
     "model.amr.floor": FITTED,
@@ -43,6 +47,25 @@ REMOVED = {
     "tune.val_clips": "use train.val_clips",
     "tune.val_steps": "use train.val_steps",
 }
+
+
+def without_removed(tree: Mapping[str, Any], prefix: str = "") -> tuple[dict[str, Any], list[str]]:
+    """Nested sections without the settings that are gone, and the dotted names of those."""
+    kept: dict[str, Any] = {}
+    gone: list[str] = []
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if name in REMOVED:
+            gone.append(name)
+            continue
+        if isinstance(value, Mapping):
+            below, more = without_removed(value, f"{name}.")
+            gone += more
+            if more and not below:
+                continue  # a section of which nothing is left
+            value = below
+        kept[key] = value
+    return kept, gone
 
 
 def what_became(key: str) -> str | None:

@@ -1,7 +1,7 @@
 """Rows of the shards as batches for models and attacks."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -65,6 +65,29 @@ class ClipDataset:
             )
         self.labels = np.array([place[a] for a in actions.tolist()], dtype=np.int64)
         self.clip_ids = [shards.clip_ids[row] for row in self.rows]
+
+    @classmethod
+    def for_model(
+        cls,
+        shards: ShardSet,
+        rows: Sequence[int] | np.ndarray,
+        classes: Sequence[int],
+        model: Mapping[str, Any],
+        *,
+        augment: Ranges | None = None,
+        seed: int = 0,
+    ) -> "ClipDataset":
+        """Clips of the frames and size in `model`, a `model` section as plain values."""
+        return cls(
+            shards,
+            rows,
+            classes,
+            rgb_frames=model["rgb_frames"],
+            rgb_size=model["rgb_size"],
+            skeleton_frames=model["skeleton_frames"],
+            augment=augment,
+            seed=seed,
+        )
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -101,16 +101,9 @@ def run_piece(piece: Piece) -> str:
     return str(piece.path)
 
 
-def _data(piece: Piece, inputs: Mapping[str, Any]) -> ClipDataset:
+def _data(piece: Piece, model: Mapping[str, Any]) -> ClipDataset:
     shards = ShardSet.open(piece.shards, cache_gb=piece.cache_gb, verify=False)
-    return ClipDataset(
-        shards,
-        piece.rows,
-        piece.classes,
-        rgb_frames=inputs["rgb_frames"],
-        rgb_size=inputs["rgb_size"],
-        skeleton_frames=inputs["skeleton_frames"],
-    )
+    return ClipDataset.for_model(shards, piece.rows, piece.classes, model)
 
 
 def _all(data: ClipDataset, device: str) -> Batch:

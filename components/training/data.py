@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from components.batch import Batch
-from components.config import Config
+from components.config import Config, to_dict
 from components.datasets import (
     BatchLoader,
     ClipDataset,
@@ -98,12 +98,7 @@ def open_data(
     """One worker's data and the run's classes (action numbers); the driver has checked hashes."""
     shards, split = open_split(config, shards_at, verify=False)
     make = partial(
-        ClipDataset,
-        shards,
-        classes=split.classes,
-        rgb_frames=config.model.rgb_frames,
-        rgb_size=config.model.rgb_size,
-        skeleton_frames=config.model.skeleton_frames,
+        ClipDataset.for_model, shards, classes=split.classes, model=to_dict(config.model)
     )
     train = make(split.train, augment=Ranges() if config.train.augment else None, seed=config.seed)
     mine = validation_rows(split.val, config.train.val_clips, config.seed)[rank::world]

@@ -18,10 +18,10 @@ import torch
 from ray.train import Checkpoint
 from ray.train.torch import get_device
 
-from components.attacks import ThreatModel
 from components.checkpoint import initial_model
 from components.config import Config, from_dict, to_dict
 from components.errors import UserError
+from components.evaluation.job import threat_of
 from components.models import build_model
 from components.shards.storage import open_store
 from components.training.data import open_data
@@ -69,11 +69,6 @@ def checkpoint_config(config: Config, classes: list[int]) -> dict[str, Any]:
     }
 
 
-def evaluation_threat(config: Config) -> ThreatModel:
-    """The `threat` section as the threat model under which validation is attacked."""
-    return ThreatModel.from_settings(to_dict(config.threat))
-
-
 def _train(spec: dict[str, Any]) -> None:
     config = from_dict(spec["config"])
     torch.set_num_threads(max(1, int(config.ray.cpus_per_worker)))
@@ -90,7 +85,7 @@ def _train(spec: dict[str, Any]) -> None:
         state,
         data,
         config.train,
-        evaluation_threat(config),
+        threat_of(config.threat),
         seed=config.seed,
         worker=WorkerContext(rank, device),
         on_step=_progress_reporter(spec["progress"])

@@ -97,11 +97,7 @@ class Project:
         """The test split, as the evaluation reads it."""
         shards = ShardSet.open(self.artifacts / "shards")
         split = select_split(shards, self.config.data)
-        section = self.config.model
-        return ClipDataset(
-            shards, split.test, split.classes, rgb_frames=section.rgb_frames,
-            rgb_size=section.rgb_size, skeleton_frames=section.skeleton_frames,
-        )  # fmt: skip
+        return ClipDataset.for_model(shards, split.test, split.classes, to_dict(self.config.model))
 
 
 def finished_project(root: Path) -> Project:

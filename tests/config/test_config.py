@@ -11,6 +11,8 @@ from components.config import (
     Config,
     apply_overrides,
     flatten,
+    from_dict,
+    from_older,
     load_config,
     parse_overrides,
     recipes,
@@ -107,6 +109,25 @@ def test_a_file_with_a_setting_that_is_gone_says_what_became_of_it(tmp_path, tex
 
 def test_no_setting_is_both_there_and_gone():
     assert not set(REMOVED) & {key for key, _, _ in settings_of(Config())}
+
+
+def test_what_an_older_version_wrote_is_read_and_says_what_it_ignored(caplog):
+    older = {
+        "data": {"protocol": "xview60", "clip_seconds": 300.0, "custom": {}},
+        "train": {"epochs": 3, "augment": {"mirror": 0.5, "rotate": 0.3}},
+        "tune": {"asha": {"grace": 2}},
+    }
+    config = from_older(older, "checkpoint amr-s0")
+    assert config == from_dict({"data": {"protocol": "xview60"}, "train": {"epochs": 3}})
+    (record,) = caplog.records
+    line = record.getMessage()
+    assert line.startswith("checkpoint amr-s0: ignored") and "data.clip_seconds (use index" in line
+    assert all(name in line for name in ("train.augment.mirror", "train.augment.rotate"))
+    assert "\n" not in line and older["data"]["clip_seconds"] == 300.0
+    with pytest.raises(ConfigError, match="did you mean 'data.protocol'"):
+        from_older({"data": {"protocl": "xview60"}}, "checkpoint")
+    caplog.clear()
+    assert from_older(to_dict(config), "checkpoint") == config and not caplog.records
 
 
 @pytest.mark.parametrize("text", ["a: [", "- 1\n- 2\n"])

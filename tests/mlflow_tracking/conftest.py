@@ -101,11 +101,7 @@ def held_out(artifacts: Path, config: Config) -> ClipDataset:
     """The test clips as the evaluation reads them."""
     shards = ShardSet.open(artifacts / "shards")
     split = select_split(shards, config.data)
-    section = config.model
-    return ClipDataset(
-        shards, split.test, split.classes, rgb_frames=section.rgb_frames,
-        rgb_size=section.rgb_size, skeleton_frames=section.skeleton_frames,
-    )  # fmt: skip
+    return ClipDataset.for_model(shards, split.test, split.classes, to_dict(config.model))
 
 
 def evaluate(artifacts: Path, config: Config, name: str) -> None:
