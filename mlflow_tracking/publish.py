@@ -48,7 +48,7 @@ def pending(record: Record) -> bool:
 def publish(record: Record, uri: str, client: "MlflowClient") -> str:
     """Bring the run of `record`, and the one above it before, up to date; its id in MLflow.
 
-    Raises store.Away or what the client raised; what did not arrive stays pending. UserError when
+    Raises store.Unreachable or what the client raised; what did not arrive stays pending. UserError when
     the run was begun at another address.
     """
     store.require_answer(uri)

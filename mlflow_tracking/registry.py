@@ -180,8 +180,8 @@ def add_version(
     return str(found.version)
 
 
-def crown(mlflow: "MlflowClient", name: str, version: str, decision: Decision) -> None:
-    """Name the version challenger, note the decision, and move the champion if it says so."""
+def assign_aliases(mlflow: "MlflowClient", name: str, version: str, decision: Decision) -> None:
+    """Name the version challenger, record the decision, and champion if it was promoted."""
     outcome = "passed" if decision.promote else "failed"
     mlflow.set_registered_model_alias(name, CHALLENGER, version)
     mlflow.set_model_version_tag(name, version, "gate", outcome)

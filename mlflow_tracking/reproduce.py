@@ -1,4 +1,4 @@
-"""Can a run be had again? What differs between its lineage and what is here, and its numbers."""
+"""Can a run be repeated? How its lineage differs from the present state, and its numbers compared."""
 
 import json
 import math
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 # Numbers of the machine and the clock, which no second run has in common.
 CLOCK = re.compile(r"^(system|time)/|clips_per_s|seconds|(^|/)cost/")
-# Hardware and the lock file are told and do not forbid: the same bits are not promised on another
+# Hardware and the lock file are reported and do not forbid a comparison: the same bits are not promised on another
 # machine, and DVC rewrites the lock after each stage.
-TOLD_ONLY = ("hardware", "dvc_lock", "git_branch", "settings")
+REPORTED_ONLY = ("hardware", "dvc_lock", "git_branch", "settings")
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def read_run(mlflow: "MlflowClient", run_id: str) -> Recorded:
             facts = json.loads((folder / "lineage.json").read_text())
             config = from_dict(yaml.safe_load((folder / "params.yaml").read_text()))
     except (MlflowException, OSError) as error:
-        raise UserError(f"run {run_id} is not to be had or holds no lineage: {error}") from error
+        raise UserError(f"run {run_id} cannot be read or holds no lineage: {error}") from error
     metrics = {
         (key, point.step): point.value
         for key in run.data.metrics
@@ -79,7 +79,7 @@ def differences(recorded: Recorded, here: Mapping[str, Any], config: Config) -> 
     for key in sorted(there_flat.keys() | here_flat.keys()):
         there, now = there_flat.get(key), here_flat.get(key)
         if there != now and key != "settings":
-            found.append(Difference(key, there, now, key.partition(".")[0] not in TOLD_ONLY))
+            found.append(Difference(key, there, now, key.partition(".")[0] not in REPORTED_ONLY))
     then, now_settings = flatten(recorded.config), flatten(config)
     for key in sorted(then.keys() | now_settings.keys()):
         if then.get(key) != now_settings.get(key) and not key.startswith(("paths.", "tracking.")):

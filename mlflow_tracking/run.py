@@ -70,7 +70,7 @@ class Run:
         return run_id
 
     def publish(self) -> str:
-        """Publish what there is and wait for it; the run's id. Raises store.Away, for instance."""
+        """Publish what there is and wait for it; the run's id. Raises store.Unreachable, for instance."""
         uri = store.tracking_uri(self._tracking)
         return publish(self.record, uri, store.client(uri))
 
@@ -159,7 +159,7 @@ def start_run(
 
     Without `parent` the run lies under the run of the present `dvc repro`, when there is one.
     All settings become parameters, the lineage tags and an artifact. Nothing here waits for a
-    server, and a server that is away is no error.
+    server, and a server that does not answer is no error.
     """
     above = None if parent else pipeline_run(config, artifacts)
     label = f"{_slug(stage)}-{_slug(name)}-{_fingerprint(config)}"

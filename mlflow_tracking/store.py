@@ -1,4 +1,4 @@
-"""Which MLflow store a run goes to, and a client for it that gives up soon when it is away."""
+"""Which MLflow store a run goes to, and a client for it that gives up soon when it does not answer."""
 
 import os
 from contextlib import AbstractContextManager, nullcontext
@@ -53,18 +53,18 @@ def reachable(uri: str) -> bool:
     return not address.host or not probe(address)
 
 
-class Away(ConnectionError):
+class Unreachable(ConnectionError):
     """The tracking server does not answer."""
 
 
 def require_answer(uri: str) -> None:
-    """Raises Away when the server's port does not answer."""
+    """Raises Unreachable when the server's port does not answer."""
     if not reachable(uri):
-        raise Away(f"{redact(uri)} does not answer")
+        raise Unreachable(f"{redact(uri)} does not answer")
 
 
-def is_absence(error: Exception) -> bool:
-    """Whether `error` says that the server is away, not that the request was wrong."""
+def is_unreachable(error: Exception) -> bool:
+    """Whether `error` says that the server could not be reached, not that the request was wrong."""
     if isinstance(error, (ConnectionError, TimeoutError)):
         return True
     from mlflow.exceptions import MlflowException
@@ -72,8 +72,8 @@ def is_absence(error: Exception) -> bool:
 
     if isinstance(error, RequestException):
         return True
-    away = {"TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "INTERNAL_ERROR"}
-    if isinstance(error, MlflowException) and error.error_code in away:
+    temporary = {"TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "INTERNAL_ERROR"}
+    if isinstance(error, MlflowException) and error.error_code in temporary:
         return "API request" in str(error) or error.error_code != "INTERNAL_ERROR"
     return False
 

@@ -33,7 +33,7 @@ def git(place: Place) -> Iterator[Finding]:
     # Settings are recorded key by key, and DVC's own files are its business.
     code = [n for n in names if n[3:] not in ("params.yaml", "dvc.lock", "data.dvc")]
     if code:
-        fix = "commit them before a run that should be had again"
+        fix = "commit them before a run that others should be able to repeat"
         yield Finding("git", WARN, f"at {commit}, {len(code)} tracked files are changed", fix)
     else:
         yield Finding("git", OK, f"at {commit}, no tracked code is changed")

@@ -38,7 +38,7 @@ def main(stage: Stage) -> None:
         try:
             result = register(stage, candidate, data, run)
         except Exception as error:
-            if not store.is_absence(error):
+            if not store.is_unreachable(error):
                 raise
             result = _postponed(stage, candidate.model, error)
         run.log_text(json.dumps(result, indent=2), "registered.json")
@@ -132,7 +132,7 @@ def register(
             tags=tags,
         )
         run.log_text(card, "card.md")
-    registry.crown(mlflow, settings.name, version, decision)
+    registry.assign_aliases(mlflow, settings.name, version, decision)
     run.set_tags({"gate": "passed" if decision.promote else "failed", "version": version})
     return _result(stage, candidate, decision, version, present[0] if present else None, run_id)
 
@@ -175,7 +175,7 @@ def _result(
 
 def _postponed(stage: Stage, run: str, error: Exception) -> dict[str, Any]:
     settings = stage.config.register
-    log.warning("the registry is away: %s", error)
+    log.warning("the registry does not answer: %s", error)
     return {
         "run": run,
         "variant": settings.variant,

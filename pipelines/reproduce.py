@@ -1,4 +1,4 @@
-"""`python -m pipelines.reproduce RUN_ID`: what differs from that run, and can it be had again?"""
+"""`python -m pipelines.reproduce RUN_ID`: what differs from that run, and does it repeat?"""
 
 import argparse
 import os
@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
 def _tell(recorded: Recorded, found: list[Difference]) -> None:
     print(f"run {recorded.run_id}: stage {recorded.stage}, model {recorded.model}")
     for d in found:
-        mark = "DIFFERS" if d.blocks else "differs (told only)"
+        mark = "DIFFERS" if d.blocks else "differs (reported only)"
         print(f"  {mark}: {d.what}: {d.there} there, {d.here} here")
     if not found:
         print("  nothing differs from here")

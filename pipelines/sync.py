@@ -28,7 +28,7 @@ def _publish(stage: Stage, waiting: list[Record]) -> None:
     for record in waiting:
         try:
             run_id = publish(record, uri, store.client(uri))
-        except store.Away as error:
+        except store.Unreachable as error:
             raise StageError(
                 f"{error}; {len(waiting)} runs wait in {stage.artifacts / FOLDER}"
             ) from error

@@ -92,7 +92,7 @@ def test_reproduce_refuses_other_shards(
     assert reproduce.main([run_id, *project.words]) == 2
     assert "DIFFERS: shards" in capsys.readouterr().out
     assert reproduce.main(["0" * 32, *project.words]) == 2
-    assert "not to be had" in capsys.readouterr().err
+    assert "cannot be read" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -112,7 +112,7 @@ def test_an_evaluation_is_had_again(
     record = newest(project.artifacts, "evaluate", "amr-s0")
     assert record is not None
     run_id = record.published()["run_id"]
-    # A commit made meanwhile (by whoever works in this folder) is told and overruled.
+    # A commit made meanwhile (by whoever works in this folder) is reported and overruled.
     assert reproduce.main([run_id, *words, "--anyway"]) == 0
     assert "the same: all" in capfd.readouterr().out
     found = MlflowClient(project.uri).get_run(run_id)
