@@ -4,7 +4,7 @@
 LEFT_OUT = (
     "components/training/worker.py",
     "components/evaluation/job.py",
-    "components/evaluation/seeds.py",
+    "components/evaluation/bootstrap.py",
 )
 
 # Module pattern -> (package it counts for, test files, quickest first). The first match holds.
@@ -85,7 +85,7 @@ GUARDS: dict[str, tuple[str, tuple[str, ...]]] = {
         "evaluation",
         ("tests/evaluation/test_guard_checks.py", "tests/evaluation/test_checks.py"),
     ),
-    "components/evaluation/seeds.py": ("evaluation", ("tests/evaluation/test_over_seeds.py",)),
+    "components/evaluation/bootstrap.py": ("evaluation", ("tests/evaluation/test_over_seeds.py",)),
     "components/evaluation/faster.py": ("evaluation", FOLDED),
     "components/evaluation/*.py": ("evaluation", TABLES),
     "components/datasets/*.py": (

@@ -18,10 +18,10 @@ from torch import nn
 from components.attacks import CELLS
 from components.config import Config, to_dict
 from components.datasets import BatchLoader, ClipDataset, fixed_batches
+from components.evaluation.bootstrap import over_seeds
 from components.evaluation.cascade import run_cascade
 from components.evaluation.cost import count_passes
 from components.evaluation.job import threat_of
-from components.evaluation.seeds import over_seeds
 from components.evaluation.suite import Entry
 from components.models import build_model
 from components.training.data import open_data, open_split

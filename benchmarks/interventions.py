@@ -16,9 +16,9 @@ from benchmarks._bench import Result
 from components.checkpoint import load_model
 from components.config import from_older
 from components.datasets import ClipDataset, select_split
+from components.evaluation.bootstrap import DRAWS
 from components.evaluation.interventions import intervene
 from components.evaluation.job import threat_of
-from components.evaluation.seeds import DRAWS
 from components.shards import ShardSet
 
 EXPLICIT = True

@@ -48,8 +48,8 @@ def pending(record: Record) -> bool:
 def publish(record: Record, uri: str, client: "MlflowClient") -> str:
     """Bring the run of `record`, and the one above it before, up to date; its id in MLflow.
 
-    Raises store.Unreachable or what the client raised; what did not arrive stays pending. UserError when
-    the run was begun at another address.
+    Raises store.Unreachable or what the client raised; what did not arrive stays pending.
+    UserError when the run was begun at another address.
     """
     store.require_answer(uri)
     with FileLock(record.folder / "publish.lock"):

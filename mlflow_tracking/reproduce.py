@@ -1,4 +1,4 @@
-"""Can a run be repeated? How its lineage differs from the present state, and its numbers compared."""
+"""Can a run be repeated? How its lineage differs from what is here; its numbers compared."""
 
 import json
 import math
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 # Numbers of the machine and the clock, which no second run has in common.
 CLOCK = re.compile(r"^(system|time)/|clips_per_s|seconds|(^|/)cost/")
-# Hardware and the lock file are reported and do not forbid a comparison: the same bits are not promised on another
-# machine, and DVC rewrites the lock after each stage.
+# Hardware and the lock file are reported and do not forbid a comparison: the same bits are not
+# promised on another machine, and DVC rewrites the lock after each stage.
 REPORTED_ONLY = ("hardware", "dvc_lock", "git_branch", "settings")
 
 

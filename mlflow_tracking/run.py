@@ -70,7 +70,7 @@ class Run:
         return run_id
 
     def publish(self) -> str:
-        """Publish what there is and wait for it; the run's id. Raises store.Unreachable, for instance."""
+        """Publish what there is and wait for it; the run's id. Raises e.g. store.Unreachable."""
         uri = store.tracking_uri(self._tracking)
         return publish(self.record, uri, store.client(uri))
 

@@ -1,4 +1,4 @@
-"""Which MLflow store a run goes to, and a client for it that gives up soon when it does not answer."""
+"""Which MLflow store a run goes to, and a client that gives up soon when it does not answer."""
 
 import os
 from contextlib import AbstractContextManager, nullcontext

@@ -22,7 +22,7 @@ from ray.tune.search import Searcher
 from components.config import Config, to_dict
 from components.errors import UserError
 from components.search.objective import METRIC, TrialRecord, worst_cell
-from components.search.results import (
+from components.search.output import (
     FINALIST_SUITE,
     finalists,
     is_scored,

@@ -9,7 +9,7 @@ from pathlib import Path
 from components.address import join
 from components.config import load_config
 from components.files import try_lock
-from components.search import plots, results
+from components.search import output, plots
 from components.search.space import check_space
 from components.search.study import Search, identity
 from components.shards.storage import open_store
@@ -29,7 +29,7 @@ def main(stage: Stage) -> None:
     stage = first_variant(stage)
     config, out = stage.config, stage.artifacts / "tune"
     if not config.tune.trials:
-        results.write_disabled(out, config)
+        output.write_disabled(out, config)
         plots.draw(out, config, [])
         log.info("tune.trials is 0: nothing searched, best.yaml is empty")
         return
@@ -47,7 +47,7 @@ def main(stage: Stage) -> None:
         log.info("going on with %d trials of %s", len(known), folder)
     shutil.rmtree(out / "trials", ignore_errors=True)  # an earlier search's, with other settings
     for trial in known:
-        results.write_trial(out / "trials", trial)
+        output.write_trial(out / "trials", trial)
     storage = run_storage(config, stage.artifacts)
     with start_run("tune", config, name="search", artifacts=stage.artifacts) as run:
         with cluster(config.ray, written=[stage.artifacts]):
@@ -75,7 +75,7 @@ def first_variant(stage: Stage) -> Stage:
 def finish(stage: Stage, search: Search, ended: str, run: Run) -> None:
     """Write all results, to disk and to the search's MLflow run, and say what was found."""
     config, out = stage.config, stage.artifacts / "tune"
-    body = results.write(out, config, search, ended)
+    body = output.write(out, config, search, ended)
     pictures = plots.draw(out, config, search.records())
     for file in (*pictures, *(out / n for n in ("best.yaml", "trials.csv", "tune.json"))):
         run.log_artifact(file)

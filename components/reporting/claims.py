@@ -13,7 +13,7 @@ import numpy as np
 
 from components.attacks import CELLS
 from components.errors import UserError
-from components.evaluation.seeds import over_seeds
+from components.evaluation.bootstrap import over_seeds
 from components.evaluation.verdicts import verdicts
 from components.reporting.read import Results
 

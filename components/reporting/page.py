@@ -5,8 +5,8 @@ from typing import Any
 from components.attacks import CELLS, MODALITIES
 from components.reporting import plots
 from components.reporting.html import render
+from components.reporting.over_seeds import COLUMNS, lines_of_seeds
 from components.reporting.read import Results
-from components.reporting.seeds import COLUMNS, lines_of_seeds
 from components.reporting.table import attacks_of
 from components.reporting.words import (
     CELL_WORDS,

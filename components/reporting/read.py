@@ -12,7 +12,7 @@ import yaml
 from components.errors import UserError
 from components.evaluation.comparable import differences_in_terms
 from components.evaluation.gallery import Gallery, read_gallery
-from components.reporting.seeds import summarise_seeds
+from components.reporting.over_seeds import summarise_seeds
 
 
 class ReportError(UserError):

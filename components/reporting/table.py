@@ -5,8 +5,8 @@ import io
 from typing import Any, NamedTuple
 
 from components.attacks import CELLS
+from components.reporting.over_seeds import seeds_table
 from components.reporting.read import Results
-from components.reporting.seeds import seeds_table
 
 
 class Row(NamedTuple):

@@ -8,7 +8,7 @@ from components.ntu.ids import ClipId
 from components.ntu.roster import CAMERAS, missing_clips
 from components.sample.body import SPINE_BASE
 from components.sample.plan import SUBJECTS, Style, random_state
-from components.sample.record import Recording, Track, record
+from components.sample.recording import Recording, Track, record
 from components.sample.skeleton_file import skeleton_text
 
 # what is planted -> whether a clip with it can still be used

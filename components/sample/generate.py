@@ -25,7 +25,7 @@ from components.sample.folder import (
     write_marker,
 )
 from components.sample.plan import ACTIONS, Style, plan_clips, side_of
-from components.sample.record import record
+from components.sample.recording import record
 from components.sample.render import render
 from components.sample.skeleton_file import skeleton_text
 from components.sample.video_file import write_video

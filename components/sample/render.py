@@ -10,7 +10,7 @@ from components.sample.actions import Held
 from components.sample.body import HEAD, HIP, NECK, SHOULDER, SPINE_BASE, TIP, Body, Floats
 from components.sample.camera import BASELINE, COLOUR_FOCUS, COLOUR_SIZE
 from components.sample.plan import Style, random_state
-from components.sample.record import Recording
+from components.sample.recording import Recording
 
 Colour = tuple[int, int, int]
 Painter = Callable[[], None]

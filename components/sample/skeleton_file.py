@@ -6,7 +6,7 @@ import numpy as np
 
 from components.sample.body import LEAVES, PARENT, Floats
 from components.sample.camera import COLOUR_SIZE, colour_pixels, depth_pixels
-from components.sample.record import Track
+from components.sample.recording import Track
 
 _JOINT = " ".join(["%.7g"] * 11) + " %d"
 

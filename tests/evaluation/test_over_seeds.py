@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from components.evaluation.seeds import over_seeds
-from components.reporting.seeds import seeds_table, summarise_seeds
+from components.evaluation.bootstrap import over_seeds
+from components.reporting.over_seeds import seeds_table, summarise_seeds
 
 
 def test_mean_spread_and_interval_of_known_verdicts() -> None:

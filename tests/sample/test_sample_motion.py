@@ -21,7 +21,7 @@ from components.sample.plan import (
     plan_clips,
     side_of,
 )
-from components.sample.record import Recording, record
+from components.sample.recording import Recording, record
 from components.sample.render import COLOURS, Look, render
 
 STYLE = Style(seed=2, width=160, height=90, frames=(12, 14), skeleton_noise=0.02, subjects=20)

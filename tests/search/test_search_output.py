@@ -13,7 +13,7 @@ import yaml
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
 from components.config import Config, apply_overrides
-from components.search import plots, results
+from components.search import output, plots
 from components.search.study import Search, identity
 
 SPACE = {
@@ -65,26 +65,26 @@ def test_the_second_rung_decides_and_the_defaults_are_in_it(
     config: Config, search: Search, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trials = search.records()
-    chosen = results.finalists(trials, 2)
+    chosen = output.finalists(trials, 2)
     assert [t.number for t in chosen] == [5, 4, 0]
-    best = results.winner(config, trials)
+    best = output.winner(config, trials)
     assert best is not None and best.number == 5  # by the proxy, and no stopped trial
     for number, robust in ((5, 0.10), (4, 0.20), (0, 0.15)):
         key = trials[number].key
         scores = {"robust": accuracy(robust), "clean": accuracy(0.8)}
         search.score_finalist(key, {"suite": "thin", "limit": 0, **scores})
-    best = results.winner(config, search.records())
+    best = output.winner(config, search.records())
     assert best is not None and best.number == 4
     other = apply_overrides(config, {"train.val_clips": 24})
-    best = results.winner(other, search.records())
+    best = output.winner(other, search.records())
     assert best is not None and best.number == 5  # scores on other clips do not count
-    monkeypatch.setattr(results, "FINALIST_SUITE", "quick")
-    best = results.winner(config, search.records())
+    monkeypatch.setattr(output, "FINALIST_SUITE", "quick")
+    best = output.winner(config, search.records())
     assert best is not None and best.number == 5  # nor do those of another suite
 
 
 def test_all_files_say_the_same(tmp_path: Path, config: Config, search: Search) -> None:
-    body = results.write(tmp_path, config, search, "8 trials are done")
+    body = output.write(tmp_path, config, search, "8 trials are done")
     best = yaml.safe_load((tmp_path / "best.yaml").read_text())
     assert best == body["best"] == search.records()[5].values
     apply_overrides(config, best)
@@ -106,7 +106,7 @@ def test_all_files_say_the_same(tmp_path: Path, config: Config, search: Search) 
 
 
 def test_a_search_that_is_switched_off_writes_every_file(tmp_path: Path, config: Config) -> None:
-    results.write_disabled(tmp_path, config)
+    output.write_disabled(tmp_path, config)
     plots.draw(tmp_path, config, [])
     assert yaml.safe_load((tmp_path / "best.yaml").read_text()) == {}
     with pa.ipc.open_file(str(tmp_path / "trials.arrow")) as file:
@@ -126,7 +126,7 @@ def test_the_parameter_that_decides_is_the_most_important(config: Config, search
 
 def test_the_front_of_the_picture_is_that_of_the_table(config: Config, search: Search) -> None:
     trials = search.records()
-    table = results.table(config, trials).to_pylist()
+    table = output.table(config, trials).to_pylist()
     front = {t.values[0] for t in plots.scored_study(config, trials).best_trials}
     assert front == {row["robust_acc"] for row in table if row["pareto"]}
 
@@ -143,7 +143,7 @@ def test_the_pictures_are_drawn(tmp_path: Path, config: Config, search: Search, 
 def test_a_trial_s_file_has_all_that_a_reader_needs(tmp_path: Path, search: Search) -> None:
     running = search.records()[1]
     for trial in search.records():
-        results.write_trial(tmp_path, trial)
+        output.write_trial(tmp_path, trial)
     said = json.loads((tmp_path / f"{running.key}.json").read_text())
     assert said["number"] == 1 and said["status"] == "completed" and not said["default"]
     assert said["values"] == running.values
@@ -153,9 +153,9 @@ def test_a_trial_s_file_has_all_that_a_reader_needs(tmp_path: Path, search: Sear
     failed = json.loads((tmp_path / f"{search.records()[6].key}.json").read_text())
     assert (failed["status"], failed["error"]) == ("failed", "loss is not finite")
     going_on = replace(running, status="open")
-    results.write_trial(tmp_path, going_on, running=True)
+    output.write_trial(tmp_path, going_on, running=True)
     assert json.loads((tmp_path / f"{running.key}.json").read_text())["status"] == "running"
-    results.write_trial(tmp_path, going_on)
+    output.write_trial(tmp_path, going_on)
     assert json.loads((tmp_path / f"{running.key}.json").read_text())["status"] == "open"
 
 

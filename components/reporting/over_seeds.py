@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from components.attacks import CELLS
-from components.evaluation.seeds import over_seeds
+from components.evaluation.bootstrap import over_seeds
 from components.evaluation.verdicts import verdicts
 
 COLUMNS = ("clean", *CELLS)
