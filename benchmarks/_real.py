@@ -21,7 +21,7 @@ from components.datasets import BatchLoader, ClipDataset, fixed_batches
 from components.evaluation.bootstrap import over_seeds
 from components.evaluation.cascade import run_cascade
 from components.evaluation.cost import count_passes
-from components.evaluation.job import threat_of
+from components.evaluation.piece import threat_of
 from components.evaluation.suite import Entry
 from components.models import build_model
 from components.training.data import open_data, open_split

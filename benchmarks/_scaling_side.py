@@ -18,7 +18,7 @@ import torch.multiprocessing as mp
 from ray.train import Checkpoint, UserCallback
 
 from components.config import Config, apply_overrides, from_dict
-from components.evaluation.job import threat_of
+from components.evaluation.piece import threat_of
 from components.models import build_model
 from components.training.data import open_data
 from components.training.loop import WorkerContext, train_epochs

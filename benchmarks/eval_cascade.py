@@ -22,7 +22,7 @@ from components.checkpoint import load_model
 from components.config import from_older
 from components.datasets import ClipDataset, select_split
 from components.evaluation.cascade import ChunkResult, run_cascade
-from components.evaluation.evaluate import abilities
+from components.evaluation.evaluate import model_outputs
 from components.evaluation.subset import rank
 from components.evaluation.suite import Entry, entries_of
 from components.models import build_model
@@ -45,7 +45,7 @@ def run(args: list[str]) -> Result:
     models: dict[str, Any] = {}
     identical = True
     for name, model, clips in found:
-        entries = entries_of(options.suite, abilities(model, clips)[0])
+        entries = entries_of(options.suite, model_outputs(model, clips)[0])
         cascade = run_cascade(model, clips, entries, THREAT, seed=0)
         full = run_cascade(model, clips, to_the_end(entries), THREAT, seed=0, exhaustive=True)
         differ = sum(

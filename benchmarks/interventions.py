@@ -18,7 +18,7 @@ from components.config import from_older
 from components.datasets import ClipDataset, select_split
 from components.evaluation.bootstrap import DRAWS
 from components.evaluation.interventions import intervene
-from components.evaluation.job import threat_of
+from components.evaluation.piece import threat_of
 from components.shards import ShardSet
 
 EXPLICIT = True

@@ -16,8 +16,8 @@ from benchmarks._bench import Result
 from components.batch import Batch
 from components.config import Config, load_config, to_dict
 from components.datasets import BatchLoader, ClipDataset, fixed_batches
-from components.evaluation.job import threat_of
 from components.evaluation.metrics import accuracy
+from components.evaluation.piece import threat_of
 from components.models import TwoStream, build_model
 from components.training.data import open_data, open_split
 from components.training.loop import train_epochs

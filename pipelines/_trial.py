@@ -12,7 +12,7 @@ from components.checkpoint import load_model
 from components.config import Config, from_dict, to_dict
 from components.datasets import BatchLoader, ClipDataset, fixed_batches
 from components.evaluation import evaluate_model
-from components.evaluation.job import threat_of
+from components.evaluation.piece import threat_of
 from components.training.data import open_split, validation_rows
 from pipelines._ray import run_training
 from pipelines._stage import StageError

@@ -18,7 +18,7 @@ from components.evaluation.curves import FACTORS, curves
 from components.evaluation.evaluate import Chunk, assemble
 from components.evaluation.export import check_licence, export_adversarial
 from components.evaluation.gallery import CANDIDATES, Gallery, to_file_table
-from components.evaluation.job import (
+from components.evaluation.piece import (
     Piece,
     export_path,
     key_of,

@@ -86,7 +86,7 @@ def evaluate_model(
     for part in parts:
         batch = looked_at(part, threat, unit).to(device)
         if not chunks:
-            has, outputs = abilities(model, batch)
+            has, outputs = model_outputs(model, batch)
             entries = entries_of(suite, has | ({"twin"} if twin is not None else set()))
         check_labels(batch.label, outputs)
         result = run_cascade(
@@ -105,7 +105,7 @@ def evaluate_model(
     return Evaluation(summary, pa.concat_tables([c.records for c in chunks]), results)
 
 
-def abilities(model: nn.Module, clips: Batch) -> tuple[frozenset[str], int]:
+def model_outputs(model: nn.Module, clips: Batch) -> tuple[frozenset[str], int]:
     """What adaptive attacks can aim at ("weights", "aux"), and the number of logits."""
     one = clips.select(torch.zeros(1, dtype=torch.int64, device=clips.label.device))
     with frozen(model) as net, torch.no_grad():

@@ -16,18 +16,18 @@ from components.errors import UserError
 
 
 class FixedShape(nn.Module):
-    """Runs `model` on exactly `places` clips at a time, the last ones filled up with repeats.
+    """Runs `model` on exactly `batch_size` clips at a time, the last ones filled up with repeats.
 
     Clips with one and with two persons go apart: our models skip the second person when nobody in
     the batch has one. Gradients pass through; what fills up receives none.
     """
 
-    def __init__(self, model: nn.Module, places: int) -> None:
+    def __init__(self, model: nn.Module, batch_size: int) -> None:
         super().__init__()
-        if places < 1:
-            raise UserError(f"places must be at least 1, got {places}")
+        if batch_size < 1:
+            raise UserError(f"batch_size must be at least 1, got {batch_size}")
         self.model = model
-        self.places = places
+        self.batch_size = batch_size
 
     def forward(self, rgb: Tensor, skeleton: Tensor, present: Tensor) -> ModelOutput | Tensor:
         """As the model's own: rgb [B, 3, T, H, W], skeleton [B, 3, S, V, M], present [B, S, M]."""
@@ -41,15 +41,15 @@ class FixedShape(nn.Module):
         outputs = []
         start = 0
         for clips in kinds:
-            for at in range(start, start + clips, self.places):
-                end = min(at + self.places, start + clips)
+            for at in range(start, start + clips, self.batch_size):
+                end = min(at + self.batch_size, start + clips)
                 filled = (self._fill(x[at:end]) for x in (rgb, skeleton, present))
                 outputs.append(_head(self.model(*filled), end - at))
             start += clips
         return _join(outputs, back)
 
     def _fill(self, x: Tensor) -> Tensor:
-        missing = self.places - x.shape[0]
+        missing = self.batch_size - x.shape[0]
         if missing == 0:
             return x
         which = torch.arange(missing, device=x.device) % x.shape[0]
@@ -57,7 +57,7 @@ class FixedShape(nn.Module):
 
 
 def _persons(present: Tensor) -> Tensor:
-    """Highest filled place of each clip, [B]; on a GPU models skip nothing, so all count alike."""
+    """Highest person slot filled in each clip, [B]; GPUs skip none, so there all count alike."""
     if present.device.type != "cpu":
         return torch.zeros(present.shape[0], dtype=torch.int64, device=present.device)
     return (present.any(1) * torch.arange(1, present.shape[2] + 1)).amax(1)

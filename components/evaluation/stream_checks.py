@@ -87,24 +87,24 @@ def _collapsed(records: Records) -> Flag:
 
 def _inert(records: Records) -> list[Flag]:
     """Weights that are the same for all clips and under every attack."""
-    places: dict[tuple[str, str], dict[str, float]] = {}
+    by_attack: dict[tuple[str, str], dict[str, float]] = {}
     for key in records.rows:
         part = records.part(*key)
-        found = {
+        weight = {
             clip: float(np.mean([one["rgb"] for one in row]))
             for clip, row in zip(
                 part["clip_id"].to_pylist(), part["weights"].to_pylist(), strict=True
             )
             if row and key[0] != EXCHANGED
         }
-        if found:
-            places[key] = found
-    if not places:
+        if weight:
+            by_attack[key] = weight
+    if not by_attack:
         return []
-    every = np.array([w for found in places.values() for w in found.values()])
+    every = np.array([w for weight in by_attack.values() for w in weight.values()])
     spread = float(np.nanstd(every))
     figures = {"mean": float(np.nanmean(every)), "spread": spread}
-    contrast = _contrast(places)
+    contrast = _contrast(by_attack)
     if contrast is not None:
         figures |= {"contrast": contrast[0], "contrast_error": contrast[1]}
     inert = spread < SPREAD
@@ -112,13 +112,13 @@ def _inert(records: Records) -> list[Flag]:
     return [flag("attention_inert", "warn" if inert else "pass", note if inert else "", **figures)]
 
 
-def _contrast(places: dict[tuple[str, str], dict[str, float]]) -> tuple[float, float] | None:
+def _contrast(by_attack: dict[tuple[str, str], dict[str, float]]) -> tuple[float, float] | None:
     """Mean over clips of the video's weight under attack on the skeleton less that under the same
     attack on the video, and the half width of its 95 % interval; None where no attack has both."""
-    for cell, attack in places:
-        if cell != "rgb" or ("skeleton", attack) not in places:
+    for cell, attack in by_attack:
+        if cell != "rgb" or ("skeleton", attack) not in by_attack:
             continue
-        video, skeleton = places["rgb", attack], places["skeleton", attack]
+        video, skeleton = by_attack["rgb", attack], by_attack["skeleton", attack]
         both = [skeleton[clip] - video[clip] for clip in video if clip in skeleton]
         if both:
             return float(np.mean(both)), float(Z95 * np.std(both) / len(both) ** 0.5)

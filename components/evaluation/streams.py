@@ -95,9 +95,9 @@ def _right(logits: Tensor, label: Tensor) -> Tensor:
 
 
 def video_weight(output: ModelOutput) -> Tensor:
-    """The video's weight, averaged over places and groups, float [B]."""
-    places = [w[..., 0].float().reshape(len(w), -1).mean(1) for w in output.weights.values()]
-    return torch.stack(places).mean(0)
+    """The video's weight, averaged over the fusion's stages and groups, float [B]."""
+    stages = [w[..., 0].float().reshape(len(w), -1).mean(1) for w in output.weights.values()]
+    return torch.stack(stages).mean(0)
 
 
 def exchanged(batch: Batch, name: str) -> Batch:

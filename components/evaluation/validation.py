@@ -10,7 +10,7 @@ from components.attacks.checked import looked_at
 from components.batch import Batch
 from components.errors import UserError
 from components.evaluation.cascade import run_cascade
-from components.evaluation.evaluate import abilities
+from components.evaluation.evaluate import model_outputs
 from components.evaluation.loop import cells_of, device_of
 from components.evaluation.metrics import accuracy_of
 from components.evaluation.suite import Entry
@@ -85,7 +85,7 @@ def _checked(
     for part in [batches] if isinstance(batches, Batch) else batches:
         batch = looked_at(part, threat, unit).to(device)
         if not outputs:
-            outputs = abilities(model, batch)[1]
+            outputs = model_outputs(model, batch)[1]
         check_labels(batch.label, outputs)
         yield batch
 

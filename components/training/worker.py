@@ -21,7 +21,7 @@ from ray.train.torch import get_device
 from components.checkpoint import initial_model
 from components.config import Config, from_dict, to_dict
 from components.errors import UserError
-from components.evaluation.job import threat_of
+from components.evaluation.piece import threat_of
 from components.models import build_model
 from components.shards.storage import open_store
 from components.training.data import open_data

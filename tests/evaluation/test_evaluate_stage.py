@@ -15,7 +15,7 @@ import torch
 
 from components.checkpoint import load_model, save_checkpoint
 from components.evaluation import read_gallery, replay
-from components.evaluation.job import read_piece, write_atomically
+from components.evaluation.piece import read_piece, write_atomically
 from components.models import build_model
 from components.shards.index import seal
 from components.shards.schema import META, clip_schema, rows_to_batch

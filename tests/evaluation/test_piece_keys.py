@@ -7,7 +7,7 @@ import pytest
 
 import components
 from components.attacks import Budget, ThreatModel
-from components.evaluation.job import Piece, key_of
+from components.evaluation.piece import Piece, key_of
 from components.fingerprint import code_fingerprint, deciding_files
 
 PIECE = Piece(

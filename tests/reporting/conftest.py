@@ -13,7 +13,7 @@ from components.batch import Batch
 from components.evaluation.curves import curves, standing_grid
 from components.evaluation.evaluate import evaluate_model
 from components.evaluation.gallery import gallery_of, shown_of, to_file_table
-from components.evaluation.job import write_atomically
+from components.evaluation.piece import write_atomically
 from components.evaluation.suite import QUICK
 from components.models import build_model
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from components.evaluation.gallery import read_gallery, to_file_table
-from components.evaluation.job import write_atomically
+from components.evaluation.piece import write_atomically
 from components.reporting.gallery import render_clip
 from pipelines import report
 from pipelines._stage import run_stage

@@ -24,7 +24,7 @@ from components.datasets import ClipDataset
 from components.evaluation.cascade import run_cascade
 from components.evaluation.checks import check_model
 from components.evaluation.curves import standing_grid
-from components.evaluation.evaluate import abilities, chunk_of
+from components.evaluation.evaluate import chunk_of, model_outputs
 from components.evaluation.export import to_table
 from components.evaluation.gallery import gallery_of, shown_of
 from components.evaluation.subset import SUBSET, draw
@@ -112,7 +112,7 @@ def _all(data: ClipDataset, device: str) -> Batch:
 
 def _suite(piece: Piece, model: nn.Module, data: ClipDataset, device: str) -> dict[Path, pa.Table]:
     clips = _all(data, device)
-    has, _ = abilities(model, clips)
+    has, _ = model_outputs(model, clips)
     twin = None
     if piece.twin:
         twin = load_model(piece.twin)[0].to(clips.label.device)
