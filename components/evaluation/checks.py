@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from components.attacks import Budget, ThreatModel, frozen
+from components.attacks.gradient import value_and_grad
+from components.attacks.losses import margin, margin_of
 from components.batch import Batch, logits_of
 from components.evaluation.cascade import run_cascade
 from components.evaluation.fixed import FixedShape
@@ -130,33 +132,18 @@ def _softmax_output(net: nn.Module, clips: Batch) -> Flag:
     )  # fmt: skip
 
 
-def _margin_gradients(
+def _lead_and_gradients(
     net: nn.Module, clips: Batch, names: Sequence[str]
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Margin [B] (right logit minus best other) and its gradient by modality."""
-    leaves = {m: getattr(clips, m).clone().requires_grad_(True) for m in names}
-    with torch.enable_grad():
-        rgb, skeleton = leaves.get("rgb", clips.rgb), leaves.get("skeleton", clips.skeleton)
-        logits = logits_of(net(rgb, skeleton, clips.present)).float()
-        margin = _margin(logits, clips.label)
-        if not margin.requires_grad:
-            return margin, {m: torch.zeros_like(x) for m, x in leaves.items()}
-        found = torch.autograd.grad(margin.sum(), list(leaves.values()), allow_unused=True)
-    grads = {
-        m: torch.zeros_like(x) if g is None else g
-        for (m, x), g in zip(leaves.items(), found, strict=True)
-    }
-    return margin.detach(), grads
-
-
-def _margin(logits: Tensor, label: Tensor) -> Tensor:
-    true = logits.gather(1, label[:, None]).squeeze(1)
-    return true - logits.scatter(1, label[:, None], -torch.inf).amax(1)
+    """Right logit minus best other [B], minus the attacks' margin; its gradient by modality."""
+    inputs = {name: getattr(clips, name) for name in names}
+    _, value, grads = value_and_grad(net, clips, inputs, margin)
+    return -value, {name: -grad for name, grad in grads.items()}
 
 
 def _zero_gradients(net: nn.Module, clips: Batch, threat: ThreatModel) -> Flag:
     """Share of clips without any gradient to an input that does change the output."""
-    _, grads = _margin_gradients(net, clips, tuple(threat.budgets))
+    _, grads = _lead_and_gradients(net, clips, tuple(threat.budgets))
     before = _logits(net, clips)
     counts = {}
     for name, grad in grads.items():
@@ -182,7 +169,7 @@ def _coarse_change(clips: Batch, name: str) -> Tensor:
 def _slopes(net: nn.Module, clips: Batch, threat: ThreatModel, seed: int) -> Flag:
     """Do gradients foretell what small steps do? Correlation with finite differences."""
     names = tuple(threat.budgets)
-    margin, grads = _margin_gradients(net, clips, names)
+    lead, grads = _lead_and_gradients(net, clips, names)
     foretold: dict[str, list[Tensor]] = {m: [] for m in names}
     seen: dict[str, list[Tensor]] = {m: [] for m in names}
     for draw in range(4):
@@ -198,7 +185,7 @@ def _slopes(net: nn.Module, clips: Batch, threat: ThreatModel, seed: int) -> Fla
             size = 0.02 * _linf(threat.budgets[name], x)
             moved = _with(clips, name, x + size * step)
             foretold[name].append(size * (grads[name] * step).flatten(1).sum(1))
-            seen[name].append(_margin(_logits(net, moved), clips.label) - margin)
+            seen[name].append(-margin_of(_logits(net, moved), clips.label) - lead)
     figures: dict[str, float] = {}
     worst = 1.0
     for m in names:
