@@ -34,7 +34,7 @@ demo: $(STAMP)  ## from a fresh clone to the report
 	$(BIN)/python -m pipelines.demo
 
 test: $(DEV_STAMP)  ## all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-cluster: $(DEV_STAMP)  ## several Ray nodes on this machine, some of them lost; needs root
 	$(BIN)/python -m pytest tests/cluster $(PYTEST_ARGS)

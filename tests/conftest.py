@@ -7,6 +7,28 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+# The files that take longest come first: handed out last, one of them would keep one worker busy
+# for minutes after the other has nothing left to do (`--no-loadscope-reorder`, see the Makefile).
+LONGEST = (
+    "test_ray_training",
+    "test_whole_pipeline",
+    "test_search_on_ray",
+    "test_runtimes",
+    "test_evaluate_stage",
+    "test_search_nodes",
+    "test_server_faults",
+    "test_shards_killed",
+    "test_dvc",
+    "test_contracts",
+    "test_ingest_stages",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(LONGEST)))
+
+
 # Whatever is not here everywhere is imported where it is used: the models' tests also run on GPU
 # machines that have PyTorch and numpy alone.
 

@@ -44,8 +44,9 @@ def _with_gradient(model: Callable, data: tuple) -> tuple[torch.Tensor, torch.Te
 def test_compiled_by_inductor_it_gives_the_same(fusion: str, inputs: Callable) -> None:
     torch.compiler.reset()
     model, data = _model(fusion), inputs()
-    expected, _ = _with_gradient(model, data)
-    logits, _ = _with_gradient(torch.compile(model), data)
+    # Gradients of the graph are compared above; the C++ of the backward pass doubles the time.
+    with torch.no_grad():
+        logits, expected = torch.compile(model)(*data).logits, model(*data).logits
     assert torch.allclose(logits, expected, atol=1e-4)
 
 

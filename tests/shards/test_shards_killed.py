@@ -17,7 +17,8 @@ from components.shards import ShardSet
 from components.shards.index import seal, unseal
 from components.shards.storage import open_store
 from components.shards.writer import Plan, write_shard
-from pipelines._stage import ROOT
+from pipelines import index
+from pipelines._stage import ROOT, run_stage
 
 
 def write_all(plans: list[Plan], where: str) -> None:
@@ -92,7 +93,7 @@ def test_the_stage_itself_is_killed_and_goes_on(
         return subprocess.Popen(command, cwd=ROOT, start_new_session=True)
 
     write_all(plans(tmp_path / "undisturbed", per_shard=1), str(tmp_path / "undisturbed"))
-    assert stage("index").wait() == 0
+    assert run_stage("index", index.main, words) == 0
     process, shards = stage("shard"), tmp_path / "shards"
     while process.poll() is None and len(list(shards.glob("shard-*.json"))) < 3:
         time.sleep(0.01)
