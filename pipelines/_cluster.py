@@ -234,5 +234,5 @@ def _result(ref: ray.ObjectRef, item: Item, on_lost: Callable[[Item], Out] | Non
     except LOST as error:
         if on_lost is None:
             raise StageError(f"the worker of {item!r:.200} died again and again: {error}")
-        log.warning("a worker died again and again; looking for the clip that ends it")
+        log.warning("a worker died again and again; looking for the clip that crashes it")
         return on_lost(item)

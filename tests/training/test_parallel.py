@@ -106,7 +106,7 @@ thread.join()
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc that is told")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
 def test_with_one_arena_a_thread_keeps_its_freed_memory_too():
     """As in Ray Train, which calls the training function in a thread."""
     command = [sys.executable, "-c", IN_A_THREAD]
