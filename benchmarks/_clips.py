@@ -1,5 +1,6 @@
 """Sealed shards of random clips, for measurements that need the data path but no meaning."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +26,28 @@ def write_random_shards(folder: Path, clips: int, frames: int = 16, size: int = 
         "frames": frames, "size": size, "margin": 0.15,
     }  # fmt: skip
     rng = np.random.default_rng(0)
-    rows = [_row(rng, i, frames, size) for i in range(clips)]
+    seal_rows(folder, [_row(rng, i, frames, size) for i in range(clips)], settings)
+    return str(folder)
+
+
+def seal_rows(folder: Path, rows: list[dict[str, Any]], settings: Mapping[str, Any]) -> None:
+    """Sealed shards of finished rows in one file, without any NTU file behind them.
+
+    rows, settings: as `components.shards.schema` describes them
+    """
     schema = clip_schema(settings)
     path = folder / "shard-000000.arrow"
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         writer.write_batch(rows_to_batch(rows, schema))
     record = {
         "file": path.name,
-        "rows": clips,
+        "rows": len(rows),
         "bytes": path.stat().st_size,
         "sha256": hash_file(path),
         "rejected": [],
         "meta": [{name: row[name] for name in META.names} for row in rows],
     }
     seal(open_store(folder), [Written(record, fresh=True)], settings)
-    return str(folder)
 
 
 def _row(rng: np.random.Generator, i: int, frames: int, size: int) -> dict[str, Any]:

@@ -9,18 +9,14 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 
+from benchmarks._clips import seal_rows
 from components.checkpoint import load_model, save_checkpoint
 from components.evaluation import read_gallery, replay
 from components.evaluation.piece import read_piece, write_atomically
 from components.models import build_model
-from components.shards.index import seal
-from components.shards.schema import META, clip_schema, rows_to_batch
-from components.shards.storage import hash_file, open_store
-from components.shards.writer import Written
 from pipelines._stage import ROOT, run_stage
 from pipelines.evaluate import main
 
@@ -78,16 +74,7 @@ def write_shards(folder: Path, clips) -> None:
             "skeleton": np.ascontiguousarray(joints, dtype=np.float32).reshape(4, -1),
             "present": clips.present[i].to(torch.uint8).numpy(),
         })  # fmt: skip
-    schema = clip_schema(SETTINGS)
-    path = folder / "shard-000000.arrow"
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-        writer.write_batch(rows_to_batch(rows, schema))
-    record = {
-        "file": path.name, "rows": len(rows), "bytes": path.stat().st_size,
-        "sha256": hash_file(path), "rejected": [],
-        "meta": [{name: row[name] for name in META.names} for row in rows],
-    }  # fmt: skip
-    seal(open_store(folder), [Written(record, fresh=True)], SETTINGS)
+    seal_rows(folder, rows, SETTINGS)
 
 
 def command(source: Path, out: Path, *more: str) -> list[str]:

@@ -3,14 +3,10 @@
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
+from benchmarks._clips import seal_rows
 from components.batch import JOINTS, PERSONS
-from components.shards.index import seal
-from components.shards.schema import META, clip_schema, rows_to_batch
-from components.shards.storage import hash_file, open_store
-from components.shards.writer import Written
 
 CLASSES, CLIPS, FRAMES, SIDE, MOMENTS = 3, 40, 4, 16, 8
 SETTINGS = {
@@ -38,19 +34,7 @@ def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shards")
     random = np.random.default_rng(0)
     rows = [_clip(i, random) for i in range(CLIPS)]
-    schema = clip_schema(SETTINGS)
-    path = folder / "shard-000000.arrow"
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-        writer.write_batch(rows_to_batch(rows, schema))
-    record = {
-        "file": path.name,
-        "rows": CLIPS,
-        "bytes": path.stat().st_size,
-        "sha256": hash_file(path),
-        "rejected": [],
-        "meta": [{name: row[name] for name in META.names} for row in rows],
-    }
-    seal(open_store(folder), [Written(record, fresh=True)], SETTINGS)
+    seal_rows(folder, rows, SETTINGS)
     return folder
 
 

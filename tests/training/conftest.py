@@ -4,19 +4,15 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 
+from benchmarks._clips import seal_rows
 from components.attacks import Budget, ThreatModel
 from components.batch import JOINTS, PERSONS, Batch
 from components.config import Config, apply_overrides, from_dict
 from components.config.train import TrainSection
 from components.models import build_model
-from components.shards.index import seal
-from components.shards.schema import META, clip_schema, rows_to_batch
-from components.shards.storage import hash_file, open_store
-from components.shards.writer import Written
 from components.training.state import TrainState, new_state
 
 CLASSES = 3
@@ -134,19 +130,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("shards")
     clips = make_clips(80)
     rows = [_row(clips, i) for i in range(clips.size)]
-    schema = clip_schema(SETTINGS)
-    path = folder / "shard-000000.arrow"
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-        writer.write_batch(rows_to_batch(rows, schema))
-    record = {
-        "file": path.name,
-        "rows": len(rows),
-        "bytes": path.stat().st_size,
-        "sha256": hash_file(path),
-        "rejected": [],
-        "meta": [{name: row[name] for name in META.names} for row in rows],
-    }
-    seal(open_store(folder), [Written(record, fresh=True)], SETTINGS)
+    seal_rows(folder, rows, SETTINGS)
     return str(folder)
 
 

@@ -14,6 +14,7 @@ from components.training.loop import train_epochs
 from components.training.stacking import choose_parameters
 from components.training.step import NonFiniteLoss
 from components.training.validation import validate
+from tests._support.collapse import OtherClasses
 
 EPS = {"rgb": 8 / 255, "skeleton": 0.05}
 
@@ -306,31 +307,12 @@ def test_the_score_is_the_worst_cell_and_clean_accuracy_for_natural(
     assert natural["score"] == row["val_clean_acc"]
 
 
-class Turning:
-    """Data whose validation asks for other classes in epoch `at`: a collapse, once."""
-
-    def __init__(self, data, at: int):
-        self.data, self.at, self.epoch = data, at, 0
-
-    def steps(self) -> int:
-        return 4 * self.data.steps()
-
-    def train(self, epoch: int):
-        self.epoch = epoch
-        for _ in range(4):
-            yield from self.data.train(epoch)
-
-    def validation(self):
-        for batch in self.data.validation():
-            yield batch._replace(label=(batch.label + (self.epoch == self.at)) % 3)
-
-
 def test_a_rollback_puts_everything_back_and_doubles_the_steps(
     fresh, section, data, threat
 ) -> None:
     settings = section(epochs=4, lr=5e-3, method="fgsm_rs", val_steps=1, ema=0.5)
     state, saved, rows = fresh(settings), [], []
-    for row in train_epochs(state, Turning(data, at=2), settings, threat, seed=0):
+    for row in train_epochs(state, OtherClasses(data, 2, 2), settings, threat, seed=0):
         parts = (state.model, state.average, state.optimizer)
         saved.append([copy.deepcopy(part.state_dict()) for part in parts])
         rows.append(row)
@@ -351,7 +333,7 @@ def test_a_rollback_puts_everything_back_and_doubles_the_steps(
 def test_an_epoch_that_fell_behind_is_not_kept_as_best(fresh, section, data, threat) -> None:
     settings = section(epochs=4, lr=5e-3, method="natural", val_steps=1, rollback=False)
     state = fresh(settings)
-    rows = list(train_epochs(state, Turning(data, at=3), settings, threat, seed=0))
+    rows = list(train_epochs(state, OtherClasses(data, 3, 3), settings, threat, seed=0))
     accuracies = [row["val_clean_acc"] for row in rows]
     assert accuracies[3] < 0.5 < max(accuracies[:3])
     assert state.position.best == max(accuracies)
@@ -394,13 +376,8 @@ def test_a_row_tells_what_the_epoch_was(train, data) -> None:
 
 
 def test_only_so_many_rollbacks_are_made(fresh, section, data, threat) -> None:
-    class Turned(Turning):
-        def validation(self):
-            for batch in self.data.validation():
-                yield batch._replace(label=(batch.label + (self.epoch >= self.at)) % 3)
-
     settings = section(epochs=6, lr=5e-3, method="fgsm_rs", val_steps=1)
-    rows = list(train_epochs(fresh(settings), Turned(data, at=2), settings, threat, seed=0))
+    rows = list(train_epochs(fresh(settings), OtherClasses(data, 2), settings, threat, seed=0))
     assert [row["rolled_back"] for row in rows] == [False, False, True, True, True, False]
     assert [row["steps"] for row in rows] == [1, 1, 1, 2, 4, 8]
 

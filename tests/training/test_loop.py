@@ -22,6 +22,7 @@ from components.training.schedule import (
 )
 from components.training.state import load_state, new_state, save_state
 from components.training.step import NonFiniteLoss
+from tests._support.collapse import OtherClasses
 from tests._support.weights import same_weights
 
 
@@ -88,31 +89,11 @@ def test_memory_format_bf16_and_warm_up_go_together(fresh, section, data, threat
     assert all(torch.isfinite(p).all() for p in state.model.parameters())
 
 
-class Turncoat:
-    """Data whose validation asks for other classes from some epoch on: a collapse to order."""
-
-    def __init__(self, data, after: int):
-        self.data, self.after, self.epoch = data, after, 0
-
-    def steps(self) -> int:
-        return 4 * self.data.steps()
-
-    def train(self, epoch: int):
-        self.epoch = epoch
-        for _ in range(4):
-            yield from self.data.train(epoch)
-
-    def validation(self):
-        for batch in self.data.validation():
-            late = self.epoch >= self.after
-            yield batch._replace(label=(batch.label + late) % 3)
-
-
 def test_collapse_rolls_back_and_strengthens_the_attack(fresh, section, data, threat):
     train = section(epochs=3, lr=5e-3, method="fgsm_rs", val_steps=1)
     state = fresh(train)
     weights, rows = [], []
-    for row in train_epochs(state, Turncoat(data, after=2), train, threat, seed=0):
+    for row in train_epochs(state, OtherClasses(data, 2), train, threat, seed=0):
         weights.append({k: v.clone() for k, v in state.model.state_dict().items()})
         rows.append(row)
     assert [row["rolled_back"] for row in rows] == [False, False, True]
@@ -124,7 +105,7 @@ def test_collapse_rolls_back_and_strengthens_the_attack(fresh, section, data, th
 
 def test_rollback_can_be_switched_off(fresh, section, data, threat):
     train = section(epochs=3, lr=5e-3, method="fgsm_rs", val_steps=1, rollback=False)
-    rows = train_epochs(fresh(train), Turncoat(data, after=2), train, threat, seed=0)
+    rows = train_epochs(fresh(train), OtherClasses(data, 2), train, threat, seed=0)
     assert not any(row["rolled_back"] for row in rows)
 
 
