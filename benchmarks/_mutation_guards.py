@@ -66,7 +66,7 @@ TABLES = (
 FOLDED = ("tests/evaluation/test_faster.py", "tests/attacks/test_folding.py")
 SEARCH = tuple(
     f"tests/search/test_{name}.py"
-    for name in ("space", "objective", "study", "results", "guard_search")
+    for name in ("space", "objective", "study", "search_output", "guard_search")
 )
 GUARDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "components/attacks/folding.py": ("attacks", FOLDED[::-1]),
