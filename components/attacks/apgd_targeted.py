@@ -1,11 +1,9 @@
 """Targeted Auto-PGD (Croce & Hein 2020): towards each of the likeliest wrong classes in turn."""
 
-import torch
-
 from components.attacks.apgd import search
 from components.attacks.best import Best
 from components.attacks.gradient import Model, frozen, predict
-from components.attacks.losses import fooled, margin
+from components.attacks.losses import fooled, margin, wrong_logits
 from components.attacks.threat import ThreatModel
 from components.batch import Batch
 
@@ -31,7 +29,7 @@ def apgd_targeted(
     region = threat.region(batch)
     with frozen(model) as net:
         logits = predict(net, batch, {})
-        ranked = logits.scatter(1, batch.label[:, None], -torch.inf).argsort(1, descending=True)
+        ranked = wrong_logits(logits, batch.label).argsort(1, descending=True)
         best = Best(region.clean, batch.label)
         best.done = fooled(logits, batch.label)
         for turn in range(min(n_targets, logits.shape[1] - 1)):

@@ -28,12 +28,30 @@ def cross_entropy(
 def margin_of(logits: Tensor, label: Tensor) -> Tensor:
     """Best wrong logit minus the right one [B]; positive = fooled (Carlini & Wagner 2017, f6)."""
     right = logits.gather(1, label[:, None]).squeeze(1)
-    return _wrong(logits, label).amax(dim=1) - right
+    return wrong_logits(logits, label).amax(dim=1) - right
 
 
 def margin(output: ModelOutput | Tensor, label: Tensor) -> Tensor:
     """The CW margin of the fused logits; unlike cross-entropy it never saturates."""
     return margin_of(logits_of(output).float(), label)
+
+
+def soft_margin(output: ModelOutput | Tensor, label: Tensor, sharpness: Tensor) -> Tensor:
+    """The margin with a soft maximum over the wrong classes; `sharpness` [B], above 0.
+
+    log sum_{k != y} exp(b z_k) / b - z_y: the plain margin plus at most log(K - 1) / b. Its
+    gradient has the direction of that of the cross-entropy of b z, and never fades.
+    """
+    logits = logits_of(output).float()
+    right = logits.gather(1, label[:, None]).squeeze(1)
+    wrong = wrong_logits(logits * sharpness[:, None], label)
+    return wrong.logsumexp(dim=1) / sharpness - right
+
+
+def target_margin(output: ModelOutput | Tensor, label: Tensor, target: Tensor) -> Tensor:
+    """Logit of `target` [B] minus the right one, [B]."""
+    logits = logits_of(output).float()
+    return (logits.gather(1, target[:, None]) - logits.gather(1, label[:, None])).squeeze(1)
 
 
 def dlr(output: ModelOutput | Tensor, label: Tensor) -> Tensor:
@@ -55,7 +73,7 @@ def dlr_targeted(output: ModelOutput | Tensor, label: Tensor, target: Tensor) ->
     third and fourth; with two the plain margin does.
     """
     logits = logits_of(output).float()
-    gap = (logits.gather(1, target[:, None]) - logits.gather(1, label[:, None])).squeeze(1)
+    gap = target_margin(output, label, target)
     classes = logits.shape[1]
     if classes < 3:
         return gap
@@ -82,5 +100,6 @@ def fooled(logits: Tensor, label: Tensor) -> Tensor:
     return logits.argmax(dim=1) != label
 
 
-def _wrong(logits: Tensor, label: Tensor) -> Tensor:
+def wrong_logits(logits: Tensor, label: Tensor) -> Tensor:
+    """Logits [B, K] with -inf at the right class."""
     return logits.scatter(1, label[:, None], -torch.inf)

@@ -23,6 +23,7 @@ Inputs = dict[str, Tensor]
 # Queries out of 10 000 at which the share of a clip that one proposal changes is halved.
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 _CHECK = 10  # queries between two looks at which clips still stand; fixed, so costs stay per clip
+_RECORD = 50  # queries between two entries of a clip's record, by which it is given up
 
 
 def square(
@@ -34,8 +35,13 @@ def square(
     queries: int = 500,
     p_init: float = 0.8,
     early_stop: bool = True,
+    give_up: bool = False,
 ) -> Batch:
-    """The clips of highest margin after `queries` forward passes.
+    """The clips of highest margin after at most `queries` forward passes.
+
+    give_up: leave a clip alone once its own record says that it will stand: what it gained over the
+        later half of its queries, gained as fast in all that remain, does not fool the model.
+        Random search slows down on its way, so such a clip would hardly have fallen.
 
     Each query changes one window of one modality (in turns, when both may be touched) to the edge
     of its budget and is kept when the margin grows. In L2 the window takes half of the energy and
@@ -48,6 +54,7 @@ def square(
     standing = torch.arange(batch.size, device=batch.label.device)
     zone, now = region, best.select(standing)
     seeds = start_seeds(region, seed, "square")
+    record: list[Tensor] = []  # best margins [N] of the clips in `standing`, each _RECORD queries
     with frozen(model) as net:
         for query in range(queries):
             if query == 0 or not zone.names:
@@ -59,15 +66,32 @@ def square(
                 move = {**now.adv, **zone.project_({name: changed})}
             logits = predict(net, zone.batch, move)
             now.see(move, logits, margin_of(logits, zone.batch.label))
-            if early_stop and query % _CHECK == 0 and bool(now.done.any()):
+            left = torch.zeros_like(now.done)
+            if early_stop and query % _CHECK == 0:
+                left = now.done
+            if give_up and query % _RECORD == _RECORD - 1:
+                record.append(now.value.clone())
+                left = left | _hopeless(record, queries)
+            if bool(left.any()):
                 best.merge(now, standing)
-                open_ = (~now.done).nonzero().flatten()
+                open_ = (~left).nonzero().flatten()
                 if open_.numel() == 0:
                     return region.finish(best.adv)
                 zone, now, standing = zone.select(open_), now.select(open_), standing[open_]
                 seeds = {m: s[open_] for m, s in seeds.items()}
+                record = [values[open_] for values in record]
     best.merge(now, standing)
     return region.finish(best.adv)
+
+
+def _hopeless(record: list[Tensor], queries: int) -> Tensor:
+    """bool [N]: at the pace of the later half of its record the margin stays below 0 to the end."""
+    now, half = record[-1], record[(len(record) - 1) // 2]
+    if len(record) < 2:
+        return torch.zeros_like(now, dtype=torch.bool)
+    entries = len(record) - 1 - (len(record) - 1) // 2
+    remaining = queries / _RECORD - len(record)
+    return now + (now - half) / entries * remaining < 0
 
 
 def _share(p_init: float, progress: float) -> float:

@@ -24,7 +24,7 @@ class TrainSection(Section):
     amp: Literal["fp32", "bf16"] = setting("fp32", "precision of the forward passes")
     attack: TrainAttackSection = TrainAttackSection()
     augment: bool = setting(True, "draw a crop in time, a shift and a turn for each training clip")
-    val_steps: int = setting(3, "PGD steps of the validation after each epoch", ge=1)
+    val_steps: int = setting(3, "steps of `margin_pgd` in the validation after each epoch", ge=1)
     val_clips: int = setting(
         48, "validation clips attacked, by training, trials and finalists alike; 0 = all", ge=0
     )

@@ -32,7 +32,7 @@ NAMES = (
 def stream_counts(
     model: nn.Module, batches: Iterable[Batch], threat: ThreatModel, *, steps: int, seed: int
 ) -> dict[str, float]:
-    """Sums over `batches` on clean clips and under PGD with `steps` steps in every cell (`NAMES`).
+    """Sums over `batches` on clean clips and under `margin_pgd` with `steps` steps in every cell (`NAMES`).
 
     `<case>/fused`, `<case>/rgb`, `<case>/skeleton`: clips that the prediction and each head are
     right on, a case being clean or a cell; `standing/<cell>`: clips right on the clean input and
@@ -56,7 +56,7 @@ def _sums(
     cases = {"clean": batch}
     for cell in cells:
         cases[cell] = perturb(
-            model, batch, threat.cell(cell), "pgd", seed=seed, parameters={"steps": steps}
+            model, batch, threat.cell(cell), "margin_pgd", seed=seed, parameters={"steps": steps}
         )
     found: dict[str, Tensor | float] = {"clips": batch.size}
     right: dict[str, Tensor] = {}

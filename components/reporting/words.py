@@ -11,6 +11,8 @@ CELL_WORDS = {
 _ATTACKS = {
     "fgsm": "FGSM, one step",
     "pgd": "PGD, {steps} steps",
+    "margin_pgd": "PGD on the margin, {steps} steps",
+    "margin_pgd_t": "Targeted PGD, {steps} steps, {n_targets} classes",
     "apgd_ce": "APGD, {steps} steps",
     "apgd_dlr": "APGD on the margin, {steps} steps",
     "apgd_t": "Targeted APGD, {steps} steps",
