@@ -23,7 +23,7 @@ from components.attacks.fgsm import fgsm as _fgsm
 from components.attacks.flicker import flicker
 from components.attacks.gradient import Model, frozen
 from components.attacks.hard_label import hard_label
-from components.attacks.margin_pgd import margin_pgd, margin_pgd_targeted
+from components.attacks.margin_pgd import margin_pgd
 from components.attacks.mifgsm import mifgsm
 from components.attacks.pgd import pgd as _pgd
 from components.attacks.plausible import acceleration_change, bone_change
@@ -61,7 +61,9 @@ ATTACKS: dict[str, Attack] = {
     "fgsm": fgsm,
     "pgd": checked(partial(_pgd, keep="best")),
     "margin_pgd": checked(margin_pgd),
-    "margin_pgd_t": checked(margin_pgd_targeted),
+    "margin_pgd_t": checked(
+        partial(margin_pgd, steps=0, n_targets=9, target_steps=22, name="margin_pgd_t")
+    ),
     "mifgsm": checked(mifgsm),
     "cw": checked(cw),
     "apgd_ce": checked(partial(apgd, loss="ce", name="apgd_ce")),

@@ -27,7 +27,7 @@ SOFT, SHARP = 2.0, 16.0
 FIRST_STEP = 2.0  # of a cosine down to 0, in eps
 MOMENTUM = 0.25  # share of the step before, as in Auto-PGD
 
-# Loss of the standing clips (positions [N]) when the share `done` of the steps is over.
+# Loss of the clips at some positions [N] when the share `done` of the steps is over.
 Objective = Callable[[Tensor, float], Loss]
 
 
@@ -37,71 +37,68 @@ def margin_pgd(
     threat: ThreatModel,
     *,
     seed: int,
-    steps: int = 28,
+    steps: int = 10,
+    n_targets: int = 3,
+    target_steps: int = 6,
     name: str = "margin_pgd",
 ) -> Batch:
-    """The first iterate that fools, else the end of the run: 1 + `steps` forward, `steps` backward.
+    """The first iterate that fools, else the end of the run that came nearest.
 
-    It climbs log sum_{k != y} exp(b z_k) / b - z_y, the margin of Carlini & Wagner (2017, f6) with
-    a soft maximum over the wrong classes, whose gradient never fades. b is `SOFT` to `SHARP` over
-    the standard deviation of the clip's own wrong logits on the clean input. Steps go from 2 eps
-    down to 0 along a cosine, with the momentum of Auto-PGD (Croce & Hein 2020, eq. 4). Clips that
-    are fooled take no further step. Raises UserError for fewer than one step.
+    First `steps` on the soft margin, log sum_{k != y} exp(b z_k) / b - z_y: the margin of Carlini &
+    Wagner (2017, f6) with a soft maximum over the wrong classes, whose gradient never fades. b is
+    `SOFT` to `SHARP` over the standard deviation of the clip's own wrong logits on clean input.
+    Then `target_steps` on z_t - z_y for each of the `n_targets` likeliest wrong classes t in turn
+    (with K classes there are at most K - 1). Each run has its own random start; its steps go from
+    2 eps down to 0 along a cosine, with the momentum of Auto-PGD (Croce & Hein 2020, eq. 4).
+
+    With n = steps + n_targets x target_steps, 1 + n forward and n backward passes; clips that are
+    fooled (or wrong to begin with) take no further step. Raises UserError for a negative number, or
+    when there is no step at all.
     """
-    region = _region(threat, batch, steps)
-    with frozen(model) as net:
-        spread = _spread(wrong_logits(predict(net, batch, {}), batch.label))
-
-        def objective(standing: Tensor, done: float) -> Loss:
-            sharpness = SOFT * (SHARP / SOFT) ** done / spread[standing]
-            return lambda output, label: soft_margin(output, label, sharpness)
-
-        best = _climb(net, region, objective, steps, seed, name)
-    return region.finish(best.adv)
-
-
-def margin_pgd_targeted(
-    model: Model,
-    batch: Batch,
-    threat: ThreatModel,
-    *,
-    seed: int,
-    steps: int = 22,
-    n_targets: int = 9,
-    name: str = "margin_pgd_t",
-) -> Batch:
-    """As `margin_pgd`, towards each of the `n_targets` likeliest wrong classes in turn: z_t - z_y.
-
-    A clip that is fooled (or wrong to begin with) meets no further target. With K classes there are
-    at most K - 1 targets. Raises UserError for fewer than one step or target.
-    """
-    region = _region(threat, batch, steps)
-    if n_targets < 1:
-        raise UserError(f"n_targets must be at least 1, got {n_targets}")
+    if min(steps, n_targets, target_steps) < 0 or steps + n_targets * target_steps < 1:
+        raise UserError(
+            f"needs steps: got steps={steps}, n_targets={n_targets}, target_steps={target_steps}"
+        )
+    region = threat.region(batch)
     with frozen(model) as net:
         logits = predict(net, batch, {})
-        ranked = wrong_logits(logits, batch.label).argsort(1, descending=True)
+        wrong = wrong_logits(logits, batch.label)
         best = Best(region.clean, batch.label)
         best.done = fooled(logits, batch.label)
-        for turn in range(min(n_targets, logits.shape[1] - 1)):
-            open_ = (~best.done).nonzero().flatten()
-            if open_.numel() == 0:
-                break
-            target = ranked[open_, turn]
-
-            def objective(standing: Tensor, done: float, target: Tensor = target) -> Loss:
-                towards = target[standing]
-                return lambda output, label: target_margin(output, label, towards)
-
-            found = _climb(net, region.select(open_), objective, steps, seed, f"{name}/{turn}")
-            best.merge(found, open_)
+        if steps:
+            _add(best, net, region, _soft(_spread(wrong)), steps, seed, f"{name}/soft")
+        ranked = wrong.argsort(1, descending=True)
+        for turn in range(min(n_targets, logits.shape[1] - 1) if target_steps else 0):
+            towards = _towards(ranked[:, turn])
+            _add(best, net, region, towards, target_steps, seed, f"{name}/{turn}")
     return region.finish(best.adv)
 
 
-def _region(threat: ThreatModel, batch: Batch, steps: int) -> Region:
-    if steps < 1:
-        raise UserError(f"steps must be at least 1, got {steps}")
-    return threat.region(batch)
+def _soft(spread: Tensor) -> Objective:
+    def objective(clips: Tensor, done: float) -> Loss:
+        sharpness = SOFT * (SHARP / SOFT) ** done / spread[clips]
+        return lambda output, label: soft_margin(output, label, sharpness)
+
+    return objective
+
+
+def _towards(target: Tensor) -> Objective:
+    def objective(clips: Tensor, done: float) -> Loss:
+        wanted = target[clips]
+        return lambda output, label: target_margin(output, label, wanted)
+
+    return objective
+
+
+def _add(
+    best: Best, net: Model, region: Region, objective: Objective, steps: int, seed: int, name: str
+) -> None:
+    """One more run on the clips that still stand."""
+    open_ = (~best.done).nonzero().flatten()
+    if open_.numel():
+        zone = region.select(open_)
+        found = _climb(net, zone, lambda i, done: objective(open_[i], done), steps, seed, name)
+        best.merge(found, open_)
 
 
 def _spread(wrong: Tensor) -> Tensor:

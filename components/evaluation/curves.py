@@ -1,6 +1,7 @@
 """Robust accuracy against eps: one curve per modality, and the eps_rgb x eps_skeleton heat map.
 
-Made with a short `margin_pgd` on a fixed subset, so these are upper bounds next to the suite's figures.
+Made with a short `margin_pgd` on a fixed subset, so these are upper bounds beside the suite's
+figures.
 A clip that falls at some budget falls at any larger one, which contains the smaller; so only the
 clips that stand at the neighbouring smaller budgets are attacked.
 """
@@ -21,7 +22,7 @@ from components.evaluation.suite import Entry
 # Multiples of each eps: nothing, half, the budget itself, and twice it, where a model that only
 # hides its gradients often still stands.
 FACTORS = (0.0, 0.5, 1.0, 2.0)
-ATTACK = Entry("margin_pgd10", "margin_pgd", {"steps": 10})
+ATTACK = Entry("margin_pgd10", "margin_pgd", {"steps": 4, "n_targets": 2, "target_steps": 3})
 
 
 def standing_grid(

@@ -32,7 +32,7 @@ NAMES = (
 def stream_counts(
     model: nn.Module, batches: Iterable[Batch], threat: ThreatModel, *, steps: int, seed: int
 ) -> dict[str, float]:
-    """Sums over `batches` on clean clips and under `margin_pgd` with `steps` steps in every cell (`NAMES`).
+    """Sums over `batches` (`NAMES`): on clean clips, and in every cell under `steps` on the margin.
 
     `<case>/fused`, `<case>/rgb`, `<case>/skeleton`: clips that the prediction and each head are
     right on, a case being clean or a cell; `standing/<cell>`: clips right on the clean input and
@@ -55,8 +55,9 @@ def _sums(
     cells = cells_of(threat)
     cases = {"clean": batch}
     for cell in cells:
+        short = {"steps": steps, "n_targets": 0}
         cases[cell] = perturb(
-            model, batch, threat.cell(cell), "margin_pgd", seed=seed, parameters={"steps": steps}
+            model, batch, threat.cell(cell), "margin_pgd", seed=seed, parameters=short
         )
     found: dict[str, Tensor | float] = {"clips": batch.size}
     right: dict[str, Tensor] = {}

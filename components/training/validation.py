@@ -24,7 +24,7 @@ def validate(
     seed: int,
     by_clean: bool = False,
 ) -> dict[str, Any]:
-    """Clean accuracy and that under `margin_pgd` of this worker's `batches`, summed over all workers.
+    """Accuracy of this worker's `batches`, clean and under attack, summed over all workers.
 
     A clip counts in "worst" when it stands in every cell. `score` is what checkpoints go by:
     worst-case robust accuracy, and clean accuracy where that ties (`by_clean`, for natural

@@ -6,7 +6,7 @@ from torch import nn
 
 from components.attacks import Budget, Counter, ThreatModel
 from components.attacks.losses import cross_entropy, margin_of, soft_margin
-from components.attacks.margin_pgd import margin_pgd, margin_pgd_targeted
+from components.attacks.margin_pgd import margin_pgd
 from components.attacks.pgd import pgd
 from components.attacks.square import square
 from components.batch import ModelOutput
@@ -38,19 +38,19 @@ def clips(model, make_batch):
 
 def test_passes_of_a_clip_that_stands(model, clips, wrong):
     counter = Counter(model)
-    found = margin_pgd(counter, clips, NARROW.scaled(0.01, 0.01), seed=0, steps=28)
+    found = margin_pgd(counter, clips, NARROW.scaled(0.01, 0.01), seed=0)
     assert not wrong(model, found).any()
-    assert set(counter.forwards.values()) == {29}
+    assert set(counter.forwards.values()) == {29}, "58 passes with the look that follows"
     assert set(counter.backwards.values()) == {28}
     counter.reset()
-    margin_pgd_targeted(counter, clips, NARROW.scaled(0.01, 0.01), seed=0, steps=5, n_targets=3)
-    assert set(counter.forwards.values()) == {16}
-    assert set(counter.backwards.values()) == {15}
+    few = {"steps": 0, "n_targets": 9, "target_steps": 2}
+    margin_pgd(counter, clips, NARROW.scaled(0.01, 0.01), seed=0, **few)
+    assert set(counter.backwards.values()) == {8}, "five classes have four wrong ones"
 
 
 def test_clips_that_are_fooled_stop_costing(model, clips, wrong):
     counter = Counter(model)
-    found = margin_pgd(counter, clips, NARROW.scaled(20, 20), seed=0, steps=28)
+    found = margin_pgd(counter, clips, NARROW.scaled(20, 20), seed=0)
     assert wrong(model, found).all()
     assert max(counter.backwards.values()) < 28
 
@@ -58,8 +58,8 @@ def test_clips_that_are_fooled_stop_costing(model, clips, wrong):
 @pytest.mark.parametrize("factor", [0.25, 16.0])
 def test_the_scale_of_logits_decides_nothing(factor, model, clips):
     """Powers of two, so that the scaled logits are exact. PGD on cross-entropy is not so."""
-    plain = margin_pgd(model, clips, NARROW, seed=0, steps=12)
-    scaled = margin_pgd(Scaled(model, factor), clips, NARROW, seed=0, steps=12)
+    plain = margin_pgd(model, clips, NARROW, seed=0)
+    scaled = margin_pgd(Scaled(model, factor), clips, NARROW, seed=0)
     assert (plain.rgb - scaled.rgb).abs().mean() < 1e-4
     assert (plain.skeleton - scaled.skeleton).abs().mean() < 1e-4
 
@@ -91,11 +91,12 @@ def test_breaks_at_least_what_pgd_of_equal_cost_breaks(model, clips, wrong):
         assert ours >= usual
 
 
-def test_bad_parameters_are_named(model, clips):
-    with pytest.raises(UserError, match="steps must be at least 1, got 0"):
-        margin_pgd(model, clips, NARROW, seed=0, steps=0)
-    with pytest.raises(UserError, match="n_targets must be at least 1, got 0"):
-        margin_pgd_targeted(model, clips, NARROW, seed=0, n_targets=0)
+@pytest.mark.parametrize(
+    "parameters", [{"steps": 0, "n_targets": 0}, {"steps": -1}, {"steps": 0, "target_steps": 0}]
+)
+def test_no_steps_at_all_are_refused(parameters, model, clips):
+    with pytest.raises(UserError, match="needs steps: got steps="):
+        margin_pgd(model, clips, NARROW, seed=0, **parameters)
 
 
 def test_square_gives_up_what_its_own_record_says_will_stand(model, clips, wrong):
