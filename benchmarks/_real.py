@@ -132,9 +132,9 @@ def stored_run(
     by the name `targeted_<cell>`. An interrupted benchmark finds what it had finished; whatever
     decides the outcome of a run is in its file's name.
     """
-    told = to_dict(config)
-    told = {k: told[k] for k in ("seed", "data", "model", "threat", "train")}
-    decides = [told, on, restarts, *([keep] if keep != "best" else [])]
+    settings = to_dict(config)
+    settings = {k: settings[k] for k in ("seed", "data", "model", "threat", "train")}
+    decides = [settings, on, restarts, *([keep] if keep != "best" else [])]
     decides += ["and targeted"] if targeted else []
     key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
     path = out / f"{row}-seed{config.seed}-{on}-{key}.json"

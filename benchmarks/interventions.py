@@ -36,35 +36,35 @@ def run(args: list[str]) -> Result:
     rows = split.test[: int(rest[0])] if rest else split.test
     data = ClipDataset.for_model(shards, rows, split.classes, about["model"])
     batches = [data.batch(list(rows)) for rows in torch.arange(len(data)).split(BATCH)]
-    told = intervene(model, batches, threat_of(config.threat), seed=config.seed)
-    for line in lines(told):
+    effects = intervene(model, batches, threat_of(config.threat), seed=config.seed)
+    for line in lines(effects):
         print(line)
     losses = [
-        one["value"] for kind in ("frozen", "shuffled", "swapped") for one in told[kind].values()
+        one["value"] for kind in ("frozen", "shuffled", "swapped") for one in effects[kind].values()
     ]
     return Result(
         name="interventions",
         ratio=100 * max(losses),
         goal=0.0,
         sense=">=",
-        sides=told,
+        sides=effects,
         unit="points",
         notes=f"largest loss of {name} on {len(data)} test clips; {DRAWS} bootstrap draws",
     )
 
 
-def lines(told: dict[str, Any]) -> list[str]:
+def lines(effects: dict[str, Any]) -> list[str]:
     """The losses in points, one line an intervention, then the weights."""
     found = []
     for kind in ("frozen", "shuffled", "swapped"):
         cells = (
             f"{case} {100 * one['value']:+.1f} ({100 * one['low']:+.1f}, {100 * one['high']:+.1f})"
-            for case, one in told[kind].items()
+            for case, one in effects[kind].items()
         )
         found.append(f"{kind:<9} loses  " + "   ".join(cells))
-    weights = (f"{case} {mean:.2f} ± {std:.2f}" for case, (mean, std) in told["weight"].items())
+    weights = (f"{case} {mean:.2f} ± {std:.2f}" for case, (mean, std) in effects["weight"].items())
     found.append("video's weight   " + "   ".join(weights))
-    if "contrast" in told:
-        one = told["contrast"]
+    if "contrast" in effects:
+        one = effects["contrast"]
         found.append(f"contrast {one['value']:+.3f} ({one['low']:+.3f}, {one['high']:+.3f})")
     return found

@@ -25,7 +25,7 @@ def painted(text: str, style: str, stream: TextIO | None = None) -> str:
 
 
 def ended_politely(name: str, work: Callable[[], int]) -> int:
-    """The exit status of `work()`, with the three ways in which users end it told in one line.
+    """The exit status of `work()`, with one line for each way in which a user ends it.
 
     A UserError is theirs to mend (status 2); Ctrl-C is no fault (130); a reader that has gone, as
     in `amr inspect CLIP | head -3`, is none either. Other exceptions keep their traceback.

@@ -200,7 +200,7 @@ def write_results(
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = read_config(pieces[0].checkpoint)
     threat = pieces[0].threat
-    chunks = [Chunk(table, told["costs"]) for table, told in found["suite"]]
+    chunks = [Chunk(table, extra["costs"]) for table, extra in found["suite"]]
     summary = assemble(
         chunks,
         [Entry(**entry) for entry in found["suite"][0][1]["entries"]],

@@ -88,8 +88,8 @@ def from_older(tree: Mapping[str, Any], origin: str) -> Config:
     """
     kept, gone = without_removed(tree)
     if gone:
-        told = "; ".join(f"{name} ({REMOVED[name]})" for name in gone)
-        logger.warning("%s: ignored settings that are gone: %s", origin, told)
+        words = "; ".join(f"{name} ({REMOVED[name]})" for name in gone)
+        logger.warning("%s: ignored settings that are gone: %s", origin, words)
     return from_dict(kept)
 
 

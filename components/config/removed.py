@@ -1,4 +1,4 @@
-"""Settings that are gone, and what became of each: what an old file or command is told.
+"""Settings that are gone, and what became of each: the message for an old file or command.
 
 A setting goes when nobody turns it (its value is a constant beside the code that uses it), when
 another says the same, or when it lost its comparisons (docs/research/amr-log.md).

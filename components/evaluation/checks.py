@@ -49,7 +49,7 @@ def graded(value: float, warn: float, fail: float) -> str:
     return "fail" if value > fail else "warn" if value > warn else "pass"
 
 
-def told(check: str, status: str, note: str, right: int, **figures: Any) -> Flag:
+def flag_if_enough(check: str, status: str, note: str, right: int, **figures: Any) -> Flag:
     """A flag of a check on `right` rightly classified clips: of too few, none passes."""
     if status == "pass" and right < SUBSET:
         status = "too-few"
@@ -75,7 +75,7 @@ def counted(
     worst = max((wilson(k, n)[0] for k in counts.values()), default=0.0)
     status = graded(worst, warn, fail)
     figures = {key: x for name, k in counts.items() for key, x in _share(name, k, n).items()}
-    return told(check, status, note, n if right is None else right, **figures)
+    return flag_if_enough(check, status, note, n if right is None else right, **figures)
 
 
 def _share(name: str, k: int, n: int) -> dict[str, float]:
@@ -97,7 +97,7 @@ def check_model(model: nn.Module, clips: Batch, threat: ThreatModel, *, seed: in
         right = clips.select(score(net, clips).correct)
         if right.size == 0:
             names = ("zero_gradients", "slopes", "more_steps", "grows_with_eps", "unbounded")
-            return [*flags, *(told(name, "pass", "", 0) for name in names)]
+            return [*flags, *(flag_if_enough(name, "pass", "", 0) for name in names)]
         flags += [_zero_gradients(net, right, threat), _slopes(net, right, threat, seed)]
     return [
         *flags,
@@ -194,7 +194,7 @@ def _slopes(net: nn.Module, clips: Batch, threat: ThreatModel, seed: int) -> Fla
         worst = min(worst, high)
     status = graded(1 - worst, 0.1, 0.5)
     note = "gradients do not foretell what a small step does to the output"
-    return told("slopes", status, note, clips.size, **figures)
+    return flag_if_enough("slopes", status, note, clips.size, **figures)
 
 
 def _agreement(foretold: Tensor, seen: Tensor) -> tuple[float, float, float]:
@@ -262,7 +262,7 @@ def _grows_with_eps(model: nn.Module, clips: Batch, threat: ThreatModel, seed: i
     status = "fail" if flat else graded(wilson(rise, n)[0], 0.02, 0.1)
     note = "a larger budget does not lower the accuracy"
     figures = {f"eps_x{f:g}": k / n for f, k in zip(factors, left, strict=True)}
-    return told("grows_with_eps", status, note, n, **_share("rise", rise, n), **figures)
+    return flag_if_enough("grows_with_eps", status, note, n, **_share("rise", rise, n), **figures)
 
 
 def _unbounded(model: nn.Module, clips: Batch, threat: ThreatModel, seed: int) -> Flag:

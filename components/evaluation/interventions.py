@@ -64,7 +64,7 @@ def intervene(
             shuffled[case].append(_right(model, clips, turned))
             if case in OTHER and OTHER[case] in own:
                 swapped[case].append(_right(model, clips, own[OTHER[case]]))
-    told: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "frozen": {c: _lost(_standing(before, c), _standing(after, c)) for c in _cases(before)},
         "shuffled": {c: _lost(_cat(right[c]), _cat(shuffled[c])) for c in _cases(before)},
         "swapped": {c: _lost(_cat(right[c]), _cat(swapped[c])) for c in CASES if swapped[c]},
@@ -78,8 +78,8 @@ def intervene(
         contrast = torch.cat(weight["skeleton"]) - torch.cat(weight["rgb"])
         error = Z95 * float(contrast.std()) / len(contrast) ** 0.5
         value = float(contrast.mean())
-        told["contrast"] = {"value": value, "low": value - error, "high": value + error}
-    return told
+        figures["contrast"] = {"value": value, "low": value - error, "high": value + error}
+    return figures
 
 
 @contextmanager

@@ -74,10 +74,10 @@ def threat_of(section: ThreatSection) -> ThreatModel:
 
 def key_of(piece: Piece, about: dict[str, Any]) -> str:
     """Hash of a piece, of `about` (checkpoint and shard fingerprints, suite hash) and the code."""
-    told = asdict(piece)
+    fields = asdict(piece)
     for name in ("checkpoint", "twin", "shards", "cache_gb", "folder", "key"):
-        del told[name]  # where things lie is no part of what comes out
-    body = [told, about, torch.__version__, code_fingerprint()]
+        del fields[name]  # where things lie is no part of what comes out
+    body = [fields, about, torch.__version__, code_fingerprint()]
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -131,8 +131,8 @@ def _suite(piece: Piece, model: nn.Module, data: ClipDataset, device: str) -> di
     chunk = chunk_of(result)
     # The export first: once the records are there, the piece counts as done.
     tables = {export_path(piece.path): to_table(result)} if piece.export else {}
-    told = {"costs": chunk.costs, "entries": describe(entries)}
-    return {**tables, piece.path: _with_json(chunk.records, told)}
+    extra = {"costs": chunk.costs, "entries": describe(entries)}
+    return {**tables, piece.path: _with_json(chunk.records, extra)}
 
 
 def _checks(piece: Piece, model: nn.Module, data: ClipDataset, device: str) -> dict[Path, pa.Table]:

@@ -14,7 +14,7 @@ from components.evaluation.metrics import Z95, accuracy, paired_difference
 from components.evaluation.records import EXCHANGED
 from components.evaluation.summary import Records
 
-FEWEST = 16  # clips below which neither can be told
+FEWEST = 16  # clips below which neither can be judged
 SPREAD = 0.02  # of weights between 0 and 1: less is a constant for all practical purposes
 
 
@@ -31,18 +31,18 @@ def streams_of(records: Records) -> dict[str, Any]:
 
     {} for records that have neither.
     """
-    told: dict[str, Any] = {}
+    streams: dict[str, Any] = {}
     heads = {
         (cell, attack): found
         for cell, attack in records.rows
         if cell != EXCHANGED and (found := _heads(records.part(cell, attack)))
     }
     if heads:
-        told["heads"] = {"clean": heads.pop(("clean", "clean"))}
+        streams["heads"] = {"clean": heads.pop(("clean", "clean"))}
         for (cell, attack), found in heads.items():
-            told["heads"].setdefault(attack, {})[cell] = found
+            streams["heads"].setdefault(attack, {})[cell] = found
     reliance = {m: found for m in MODALITIES if (found := _reliance(records, m))}
-    return told | ({"reliance": reliance} if reliance else {})
+    return streams | ({"reliance": reliance} if reliance else {})
 
 
 def _heads(part: pa.Table) -> dict[str, Any]:
@@ -67,15 +67,15 @@ def _collapsed(records: Records) -> Flag:
     """A head no better than always naming the most frequent class; without heads, a stream whose
     exchange costs nothing (a warning: the model may have one input by design)."""
     chance = float(np.bincount(records.label).max() / len(records.label))
-    told = streams_of(records)
+    streams = streams_of(records)
     figures: dict[str, float] = {"chance": chance}
     dead, status = [], "fail"
-    for m, found in told.get("heads", {}).get("clean", {}).items():
+    for m, found in streams.get("heads", {}).get("clean", {}).items():
         figures |= {f"{m}_acc": found["value"], f"{m}_low": found["low"]}
         dead += [m] if found["low"] <= chance else []
-    if "heads" not in told:
+    if "heads" not in streams:
         status = "warn"
-        for m, found in told.get("reliance", {}).items():
+        for m, found in streams.get("reliance", {}).items():
             figures |= {f"{m}_reliance": found["value"], f"{m}_low": found["low"]}
             dead += [m] if found["low"] <= 0 else []
     note = (

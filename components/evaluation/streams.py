@@ -125,18 +125,20 @@ def health(counts: Mapping[str, float], cells: Iterable[str] = CELLS) -> dict[st
     """
     n = counts["clips"]
     cases = ("clean", *cells)
-    told = {
+    figures = {
         f"{m}_reliance": (counts["clean/fused"] - counts[f"without/{m}"]) / n for m in MODALITIES
     }
     if counts["with_heads"]:
-        told |= {f"{m}_acc_{case}": counts[f"{case}/{m}"] / n for m in MODALITIES for case in cases}
+        figures |= {
+            f"{m}_acc_{case}": counts[f"{case}/{m}"] / n for m in MODALITIES for case in cases
+        }
     if counts["with_weights"]:
         for case in cases:
             mean, std = _moments(n, counts[f"{case}/weight"], counts[f"{case}/square"])
-            told[f"weight_{case}"], told[f"weight_std_{case}"] = mean, std
+            figures[f"weight_{case}"], figures[f"weight_std_{case}"] = mean, std
         mean, std = _moments(n, counts["contrast"], counts["contrast_square"])
-        told["weight_contrast"], told["weight_contrast_error"] = mean, Z95 * std / n**0.5
-    return told
+        figures["weight_contrast"], figures["weight_contrast_error"] = mean, Z95 * std / n**0.5
+    return figures
 
 
 def _moments(n: float, total: float, squares: float) -> tuple[float, float]:

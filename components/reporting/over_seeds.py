@@ -83,7 +83,7 @@ def seeds_table(body: Mapping[str, Any]) -> str:
         " " * width + "".join(f"{c:>26}" for c in COLUMNS),
     ]
     lines += [
-        f"{name:<{width}}" + "".join(f"{told[c]:>26}" for c in COLUMNS) for name, told in rows
+        f"{name:<{width}}" + "".join(f"{shown[c]:>26}" for c in COLUMNS) for name, shown in rows
     ]
     return "\n".join(lines)
 

@@ -74,28 +74,28 @@ def build_page(
 def _price(results: Results) -> list[str]:
     """Sentences: what robustness costs in accuracy and in time."""
     main = results.models[results.main]
-    told = []
+    lines = []
     clean = {m: s["clean_acc"]["value"] for m, s in results.models.items()}
     known = {model: value for model, value in clean.items() if value is not None}
     if len(known) > 1 and results.main in known:
         best = max(known, key=lambda model: known[model])
         less = 100 * (known[best] - known[results.main])
         if best == results.main:
-            told.append("Clean, none of the models compared here is more often right.")
+            lines.append("Clean, none of the models compared here is more often right.")
         else:
-            told.append(f"On clean clips {best} is right {less:.1f} points more often.")
+            lines.append(f"On clean clips {best} is right {less:.1f} points more often.")
     training = results.training.get(results.main, {})
     if training.get("seconds") and training.get("epochs"):
-        told.append(
+        lines.append(
             f"Training took {duration(training['seconds'])} for {training['epochs']} epochs."
         )
     total = (main.get("cost") or {}).get("total")
     if total:
-        told.append(
+        lines.append(
             f"The attacks took {duration(total['seconds'])}: {total['forward']:,.0f} forward and "
             f"{total['backward']:,.0f} backward passes of clips."
         )
-    return told
+    return lines
 
 
 def _streams(results: Results) -> dict[str, list[dict[str, Any]]]:
@@ -103,9 +103,9 @@ def _streams(results: Results) -> dict[str, list[dict[str, Any]]]:
     joint attack, and what exchanging the stream costs; {} where not known."""
     table = {}
     for model, summary in results.models.items():
-        told = summary.get("streams") or {}
-        heads = told.get("heads", {})
-        if not told:
+        streams = summary.get("streams") or {}
+        heads = streams.get("heads", {})
+        if not streams:
             continue
         attacked = heads.get(ATTACK, {}).get(CELLS[-1], {})
         table[model] = [
@@ -114,7 +114,7 @@ def _streams(results: Results) -> dict[str, list[dict[str, Any]]]:
             for figure in (
                 heads.get("clean", {}).get(m, {}),
                 attacked.get(m, {}),
-                _lost(told.get("reliance", {}).get(m)),
+                _lost(streams.get("reliance", {}).get(m)),
             )
         ]
     return table
@@ -179,8 +179,8 @@ def _trials(results: Results) -> dict[str, Any]:
     columns = [c for c in rows[0] if c not in HIDDEN and any(row[c] for row in ordered)]
     many = sum(bool(row.get("robust_acc")) for row in rows) >= TELLING
     pictures = {n: p for n, p in results.pictures.items() if many or n == "pareto"}
-    told = [{**row, "what": _what(row)} for row in ordered]
-    return {"columns": columns, "rows": told, "total": len(rows), "pictures": pictures}
+    shown = [{**row, "what": _what(row)} for row in ordered]
+    return {"columns": columns, "rows": shown, "total": len(rows), "pictures": pictures}
 
 
 def _what(row: dict[str, str]) -> str:

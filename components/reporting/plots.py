@@ -167,7 +167,7 @@ def modality_weights(results: Results) -> str | None:
         return None
     attacks = weights.get("attacked", {})
     words = words_by_name([results.models[results.main]])
-    short = {name: told.partition(",")[0] for name, told in words.items()}
+    short = {name: text.partition(",")[0] for name, text in words.items()}
     labels = [f"{short.get(a, a)} · {c}" for a, cells in attacks.items() for c in cells]
     labels = ["clean", *labels]
     tables = [weights["clean"], *(t for cells in attacks.values() for t in cells.values())]

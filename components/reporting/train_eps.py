@@ -22,8 +22,8 @@ def train_eps_tables(curves: Curves) -> list[dict[str, Any]]:
     Raises ReportError when the models were not tested on the same terms (budgets, attack, clips).
     """
     # A model of the user's own may come without curves, or without a word on its training.
-    told = {n: curve for n, curve in curves.items() if curve.get("eps") and curve.get("train_eps")}
-    rows = sorted(told.items(), key=lambda item: (*_trained(item[1]), item[0]))
+    known = {n: curve for n, curve in curves.items() if curve.get("eps") and curve.get("train_eps")}
+    rows = sorted(known.items(), key=lambda item: (*_trained(item[1]), item[0]))
     if len({_trained(curve) for _, curve in rows}) < 2:
         return []
     first, one = rows[0]

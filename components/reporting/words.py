@@ -44,13 +44,13 @@ def words_by_name(summaries: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 
 def named_classes(summary: Mapping[str, Any], names: Mapping[Any, str]) -> dict[str, Any]:
     """A model's summary with `names` in the place of action numbers; others stay as they are."""
-    told = {str(number): name for number, name in names.items()}
+    by_number = {str(number): name for number, name in names.items()}
     rows = [
-        {**row, "class": told.get(str(row["class"]), row["class"])}
+        {**row, "class": by_number.get(str(row["class"]), row["class"])}
         for row in summary.get("per_class") or ()
     ]
     weights = {
-        kind: {told.get(name, name): value for name, value in table.items()}
+        kind: {by_number.get(name, name): value for name, value in table.items()}
         if kind.endswith("_by_class")
         else table
         for kind, table in (summary.get("weights") or {}).items()
