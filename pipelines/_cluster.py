@@ -24,11 +24,11 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-from tqdm import tqdm
 
 from components.address import Address, parse_address, probe
 from components.config.train import RaySection
 from components.cpus import usable_cpus
+from components.progress import Progress
 from pipelines._loopback import loopback_alone
 from pipelines._package import package
 from pipelines._shared_folders import check_seen_by_all
@@ -200,7 +200,7 @@ def parallel(
     running: dict[ray.ObjectRef, int] = {}
     following = iter(range(len(items)))
     yielded = 0
-    with tqdm(total=len(items), desc=describe, unit="task", mininterval=0.5) as bar:
+    with Progress(len(items), describe or "tasks", "task") as shown:
         try:
             while yielded < len(items):
                 while len(running) < limit and (i := next(following, None)) is not None:
@@ -217,7 +217,7 @@ def parallel(
                 for ref in done:
                     i = running.pop(ref)
                     results[i] = _result(ref, items[i], on_lost)
-                    bar.update()
+                    shown.update()
                 while yielded in results:
                     yield results.pop(yielded)
                     yielded += 1

@@ -4,6 +4,7 @@ import functools
 import logging
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -11,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from components.ntu.ids import ClipId
+from components.progress import progress
 from components.sample.faults import FAULTS, faulty_recording, plan_faults
 from components.sample.folder import (
     README,
@@ -115,7 +116,7 @@ def _write_clips(
     jobs = sorted(jobs, key=lambda job: (job[0].setup, job[0].camera, job[0]))
     write: Callable[[tuple[ClipId, str | None]], str]
     write = functools.partial(write_clip, folder, style)
-    for _ in tqdm(_run(write, jobs, workers), total=len(jobs), desc="sample", unit="clip"):
+    for _ in progress(_run(write, jobs, workers), len(jobs), "sample", "clip"):
         pass
 
 
@@ -139,8 +140,14 @@ def _run(
         return
     # "spawn": the caller may have threads, which a forked child would inherit half-alive.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        yield from pool.map(write, jobs, chunksize=4)
+    # Ctrl-C reaches every process of a terminal: this one alone has something to say about it.
+    ignoring = (signal.SIGINT, signal.SIG_IGN)
+    with ProcessPoolExecutor(workers, context, signal.signal, ignoring) as pool:
+        try:
+            yield from pool.map(write, jobs, chunksize=4)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _clip_files(name: ClipId, fault: str | None) -> list[str]:
