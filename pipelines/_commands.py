@@ -56,7 +56,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
             "predict",
             "classes of one clip or a folder of clips",
             "amr predict clips/ --format csv",
-            ("--format", "--json", "--model", "--params", "--picture"),
+            ("--attack", "--format", "--json", "--model", "--page", "--params", "--picture"),
         ),
         Command(
             "export",

@@ -19,12 +19,16 @@ BATCH = 16  # clips of one forward pass
 
 @dataclass(frozen=True)
 class Job:
-    """One clip to classify; `reason` says beforehand why it cannot be."""
+    """One clip to classify.
+
+    reason: why it cannot be, where that is known beforehand; action: the class that its name says
+    """
 
     name: str
     video: Path | None = None
     skeleton: Path | None = None
     reason: str = ""
+    action: int | None = None
 
     @classmethod
     def of(cls, root: Path, found: Found) -> "Job":
@@ -34,7 +38,7 @@ class Job:
         if found.first or found.last >= 0:
             reason = "part-of-recording: cut the clip out first; predict reads whole files"
         video, skeleton = (root / name if name else None for name in (found.video, found.skeleton))
-        return cls(str(found.clip), video, skeleton, reason)
+        return cls(str(found.clip), video, skeleton, reason, found.clip.action)
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from components.address import local_path
 from components.config import Config, load_config
 from components.errors import UserError
+from components.progress import progress
 from components.shards import ShardSet
 from components.sources import get_source
 from components.sources.base import Source
@@ -56,6 +55,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--format", choices=FORMATS, default="text", help="of what is printed")
     parser.add_argument("--json", action="store_true", help="the same as --format json")
     parser.add_argument("--picture", type=Path, help="also draw frame, skeleton and weights there")
+    parser.add_argument(
+        "--attack", action="store_true", help="attack the clips, and write a page to look at them"
+    )
+    parser.add_argument(
+        "--page", type=Path, default=Path("attack.html"), help="of --attack; default attack.html"
+    )
     parser.add_argument("--params", default=str(ROOT / "params.yaml"), help="settings file")
     args = parser.parse_intermixed_args(argv)
     setup_logging()
@@ -71,13 +76,22 @@ def _predict(args: argparse.Namespace) -> int:
     config = load_config(args.params, overrides)
     predictor = open_model(config, args.model)
     source = get_source(predictor.shards["source"])
-    jobs, many = jobs_of(named, source, Stage("predict", config).data)
+    stage = Stage("predict", config)
+    jobs, many = jobs_of(named, source, stage.data)
     if args.picture and many:
         raise UserError("--picture draws one clip; name one")
     form = "json" if args.json else args.format
+    if args.attack:
+        from pipelines import _attacked  # attacks and report take a second to import
+
+        found = classify(predictor, jobs)
+        name = name_of(args.model or f"{config.register.name}@champion")
+        return _attacked.show(
+            stage, predictor, found, jobs, model=name, form=form, page=args.page.expanduser()
+        )
     # A bar between printed lines would tear them apart.
-    quiet = not sys.stderr.isatty() or (form != "json" and sys.stdout.isatty()) or not many
-    found = classify(predictor, tqdm(jobs, disable=quiet, unit="clip", leave=False))
+    quiet = (form != "json" and sys.stdout.isatty()) or not many
+    found = classify(predictor, jobs if quiet else progress(jobs, len(jobs), "predict", "clip"))
     if many:
         unread = _print_many(found, form)
         if unread:
@@ -134,6 +148,15 @@ def _are_a_pair(paths: list[Path]) -> bool:
         return False
     video, skeleton = (path.suffix.lower() for path in paths)
     return "" not in (video, skeleton) and (video != skeleton or video == ".mat")
+
+
+def name_of(model: str) -> str:
+    """What to call a model: `amr@champion`, or `amr-s0` of the checkpoint `.../amr-s0/best`."""
+    parts = Path(model.removeprefix("models:/")).parts
+    if "models:/" in model:
+        return "/".join(parts)
+    whole = Path(model).absolute()
+    return whole.parent.name if whole.name in ("best", "last") else whole.name
 
 
 def open_model(config: Config, model: str) -> Predictor:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from components.files import write_text
-from components.reporting.gallery import gallery_data
+from components.reporting.gallery_data import gallery_data
 from components.reporting.page import build_page
 from components.reporting.paired import differences
 from components.reporting.read import Results, read_results

@@ -1,7 +1,7 @@
 """What the page's gallery shows: clips before and after attacks, as plain data for its script."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from components.evaluation.gallery import Gallery
@@ -19,14 +19,16 @@ def gallery_data(
     labels: Sequence[str],
     *,
     unit: str = "metres",
-    label_known: bool = True,
+    own_answers: Collection[str] = (),
+    sampled: bool = True,
     limit: int = LIMIT,
 ) -> dict[str, Any]:
     """The data of the gallery, {} without any clip that all models were shown.
 
     galleries: by model, the main one first; `labels`: the name of each class, by label.
     unit: of the joints; those that are not in metres are pixels and point down.
-    label_known: False where the label is only what the model itself answered.
+    own_answers: ids of clips whose label is only what the model itself answered.
+    sampled: the clips are a sample of a test split, and not those that somebody named.
     limit: most characters of pictures and joints. Clips that would go beyond are left out.
     """
     if not galleries:
@@ -43,7 +45,9 @@ def gallery_data(
         if media.size > limit and clips:
             media.back_to(mark)
             break
-        clips.append({"id": clip, "label": rows[main][clip]["clean"]["label"], "models": told})
+        label = rows[main][clip]["clean"]["label"]
+        known = clip not in own_answers
+        clips.append({"id": clip, "label": label, "labelKnown": known, "models": told})
     if not clips:
         return {}
     about = galleries[main].about
@@ -53,10 +57,10 @@ def gallery_data(
         "attacks": [{"key": key, "words": words} for key, words in attacks.items()],
         "cells": [{"key": cell, "words": CELLS[cell]} for cell in about["cells"]],
         "labels": list(labels),
-        "labelKnown": label_known,
         "metres": unit == "metres",
         "threat": threat_words(about["threat"]),
         "pictures": all(gallery.about["pictures"] for gallery in galleries.values()),
+        "sampled": sampled,
         "drawn": len(shared),
         "videos": media.videos,
         "joints": media.joints,
@@ -71,14 +75,14 @@ def render_clip(
     labels: Sequence[str],
     model: str = "model",
     unit: str = "metres",
-    label_known: bool = False,
+    own_answers: Collection[str] = (),
 ) -> str:
     """A page of its own for clips that one model was shown: `pipelines.predict --attack`.
 
     gallery: of `components.evaluation.gallery_of`; labels: the name of each class, by label.
-    label_known: True where the gallery's labels are the true classes, not the model's own answers.
+    own_answers: as in `gallery_data`.
     """
-    data = gallery_data({model: gallery}, labels, unit=unit, label_known=label_known)
+    data = gallery_data({model: gallery}, labels, unit=unit, own_answers=own_answers, sampled=False)
     return render("clip.html", title=title, gallery=data)
 
 

@@ -14,7 +14,7 @@ from components.attacks import Budget, ThreatModel
 from components.evaluation.gallery import SCHEMA, Gallery, gallery_of, read_gallery, shown_of
 from components.evaluation.suite import QUICK
 from components.models import build_model
-from components.reporting.gallery import choose, gallery_data, render_clip
+from components.reporting.gallery_data import choose, gallery_data, render_clip
 from tests.reporting.conftest import CLASSES, MODEL, make_clips
 
 THREAT = ThreatModel(rgb=Budget("Linf", 8 / 255), skeleton=Budget("Linf", 0.05))
@@ -79,11 +79,16 @@ def test_a_gallery_without_the_licence_shows_answers_alone(measured: Path) -> No
 
 
 def test_one_clip_is_a_page_of_its_own() -> None:
-    html = render_clip(_shown(), title="my <clip>", labels=CLASSES, model="amr")
-    assert "drawn by a hash" not in html and "its own answer" in html
+    shown = _shown()
+    (name,) = set(shown.rows["clip_id"].to_pylist())
+    html = render_clip(shown, title="my <clip>", labels=CLASSES, model="amr", own_answers=[name])
+    assert "drawn by a hash" not in html and "away from the model's own answer" in html
+    named = render_clip(shown, title="x", labels=CLASSES)
+    assert "away from the model's own answer" not in named
     assert "my &lt;clip&gt;" in html and "evaluate.allow_licensed_export" not in html
     data = _data(html)
-    assert data["labelKnown"] is False and data["models"] == ["amr"] and len(data["clips"]) == 1
+    assert data["models"] == ["amr"] and not data["sampled"]
+    assert [clip["labelKnown"] for clip in data["clips"]] == [False]
     outcomes = data["clips"][0]["models"]["amr"]
     assert set(outcomes) == {"clean"} | {
         f"{cell}/{attack}" for cell in ("rgb", "skeleton", "both") for attack in ("pgd20", "apgd_t")

@@ -11,7 +11,7 @@ import pytest
 
 from components.evaluation.gallery import read_gallery, to_file_table
 from components.evaluation.piece import write_atomically
-from components.reporting.gallery import render_clip
+from components.reporting.gallery_data import render_clip
 from pipelines import report
 from pipelines._stage import run_stage
 from tests._support.chromium import Browser, find_chromium

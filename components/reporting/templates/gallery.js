@@ -210,9 +210,9 @@
   function tell(clean, hit) {
     const attack = data.attacks.find((one) => one.key === state.attack).words;
     const where = { rgb: "the video", skeleton: "the skeleton", both: "video and skeleton" };
-    const verdict = find(".verdict"), own = data.clips[state.clip].label;
+    const verdict = find(".verdict"), { label: own, labelKnown, id } = data.clips[state.clip];
     const says = (answer) => element("b", `${label(answer.best[0][0])} (${percent(answer.best[0][1])})`);
-    verdict.replaceChildren(`${state.model} says `, says(clean));
+    verdict.replaceChildren(`${data.sampled ? "" : id + ": "}${state.model} says `, says(clean));
     if (!clean.right) {
       verdict.append(`. The clip shows ${label(own)}: wrong without any attack, so nothing attacks it.`);
     } else {
@@ -221,8 +221,9 @@
       verdict.append(element("b", hit.right ? "It stands." : "It is fooled.", hit.right ? "pass" : "fail"));
     }
     const answers = find("[data-told=answers]");
-    answers.replaceChildren(column("Clean", clean, own));
-    if (hit) answers.append(column("Attacked", hit, own));
+    const right = labelKnown ? " – right" : " – its answer when clean";
+    answers.replaceChildren(column("Clean", clean, own, right));
+    if (hit) answers.append(column("Attacked", hit, own, right));
     if (!data.pictures) return;
     const told = (name, words) => { find(`[data-told=${name}]`).textContent = words; };
     const video = hit && hit.video !== null, bodies = hit && hit.joints !== null;
@@ -235,14 +236,14 @@
       : "untouched here");
   }
 
-  function column(title, answer, own) {
+  function column(title, answer, own, right) {
     const place = element("div"), rows = answer.best.slice(0, 3);
     place.append(element("h3", title));
     if (!rows.some(([number]) => number === own)) rows.push([own, answer.own]);
     rows.forEach(([number, share], i) => {
       const kind = number === own ? " own" : i === 0 ? " wrong" : "";
       const row = element("div", undefined, "answer" + kind);
-      const note = number !== own ? "" : data.labelKnown ? " – right" : " – its answer when clean";
+      const note = number === own ? right : "";
       row.append(element("span", label(number) + note), element("b", percent(share)), bar(share));
       place.append(row);
     });
