@@ -2,10 +2,13 @@
 
     python -m benchmarks ingest_decode [-- --clips 32 --memory-clips 1000]
 
-Both sides run as the same number of parallel Ray tasks, one decoder thread each, on the same files
+Every side runs as the same number of parallel Ray tasks, one decoder thread each, on the same files
 (MPEG-4 Part 2, 75 frames, 11 Mbit/s, as NTU's). The shard side also parses the skeleton, cuts and
-scales 16 frames, hashes and seals. Then one process writes shards of many 1080p clips, and its
-memory is read after each: the largest, and what the later half grew over the earlier.
+scales 16 frames, hashes and seals; once with `shard.decode=exact`, once with `fast`, whose crops
+are then compared with the exact ones. Beside them stand other ways to decode: FFmpeg's reduced
+sizes, key frames alone, and decord2, video-reader-rs and torchcodec where they are installed. Then
+one process writes shards of many 1080p clips, and its memory is read after each: the largest, and
+what the later half grew over the earlier.
 """
 
 import argparse
@@ -16,9 +19,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import av
+import numpy as np
 import psutil
+import pyarrow as pa
 
+from benchmarks import _decoders
 from benchmarks._bench import Result, paired, ratio_of, spread
 from benchmarks._ntu_files import write_tree
 from components.config.train import RaySection
@@ -29,8 +34,10 @@ from pipelines._cluster import Cluster, cluster, parallel
 
 EXPLICIT = True  # minutes
 GOAL = 0.9
+FAST_GOAL, PSNR_GOAL = 1.8, 38.0
 FRAMES = 75
 MEMORY_FRAMES = 12
+NO_MEMORY: dict[str, Any] = {"holds": True}  # with --memory-clips 0
 SETTINGS: dict[str, Any] = {
     "source": "ntu",
     "unit": "metres",
@@ -56,7 +63,12 @@ def run(args: list[str]) -> Result:
         )
         sides = _sides(c, folder, options.clips)
         times = paired(sides, repeats=options.repeats, warmup=1)
-        memory = _memory(folder, options.memory_clips)
+        others, away = _others(c, folder, options.clips)
+        times |= paired(others, repeats=max(1, options.repeats // 2), warmup=1)
+        psnr = _psnr(folder / "shards", folder / "shards-fast")
+        memory = _memory(folder, options.memory_clips) if options.memory_clips else NO_MEMORY
+    fast = ratio_of(times, "decode alone", "shard stage, fast")
+    fast_holds = fast >= FAST_GOAL and psnr >= PSNR_GOAL
     frames = options.clips * FRAMES
     rates: dict[str, Any] = {n: spread([frames / t for t in times[n]]) for n in times}
     rates["memory of a worker, MiB"] = memory
@@ -67,49 +79,86 @@ def run(args: list[str]) -> Result:
         sense=">=",
         sides=rates,
         unit="frames per second, 1920x1080",
-        notes=f"{options.clips} clips of {FRAMES} frames, {c.cpus} tasks of one thread; memory "
-        + ("holds" if memory["holds"] else "DOES NOT HOLD")
-        + f" over {options.memory_clips} clips",
+        notes=f"{options.clips} clips of {FRAMES} frames, {c.cpus} tasks of one thread; "
+        f"fast: {fast:.2f} times decoding (goal {FAST_GOAL}), worst crop {psnr:.1f} dB (goal "
+        f"{PSNR_GOAL:g}): {_verdict(fast_holds)}; memory {_verdict(memory['holds'])} over "
+        f"{options.memory_clips} clips",
+        details={
+            "fast": {"ratio": fast, "worst_psnr_db": psnr, "holds": fast_holds},
+            "not_imported": away,
+        },
     )
+
+
+def _verdict(holds: bool) -> str:
+    return "holds" if holds else "DOES NOT HOLD"
 
 
 def _ids(count: int) -> list[ClipId]:
     return [ClipId(1, 1, i // 60 + 1, 1, i % 60 + 1) for i in range(count)]
 
 
-def _plans(data: Path, where: Path, per_shard: int, expected: int) -> list[Plan]:
+def _plans(
+    data: Path, where: Path, per_shard: int, expected: int, decode: str = "exact"
+) -> list[Plan]:
+    settings = SETTINGS if decode == "exact" else {**SETTINGS, "decode": decode}
     clips = [(found, expected, "1") for found in get_source("ntu").find(data).clips]
     return plan_shards(
-        clips, clips_per_shard=per_shard, root=str(data), where=str(where), settings=SETTINGS
+        clips, clips_per_shard=per_shard, root=str(data), where=str(where), settings=settings
     )
 
 
 def _sides(c: Cluster, folder: Path, clips: int) -> dict[str, Callable[[], Any]]:
-    data, where = folder / "ntu", folder / "shards"
-    plans = _plans(data, where, max(1, clips // (2 * c.cpus)), FRAMES)
-    videos = [[str(data / found.video) for found, _, _ in plan.clips] for plan in plans]
+    def shard(decode: str, where: Path) -> Callable[[], None]:
+        plans = _plans(folder / "ntu", where, max(1, clips // (2 * c.cpus)), FRAMES, decode)
 
-    def shard() -> None:
-        shutil.rmtree(where, ignore_errors=True)
-        written = list(parallel(c, write_shard, plans, describe="shard"))
-        if sum(w.record["rows"] for w in written) != clips:
-            raise RuntimeError("the shard side lost clips")
+        def run() -> None:
+            shutil.rmtree(where, ignore_errors=True)
+            written = list(parallel(c, write_shard, plans, describe="shard"))
+            if sum(w.record["rows"] for w in written) != clips:
+                raise RuntimeError("the shard side lost clips")
+
+        return run
 
     return {
-        "decode alone": lambda: list(parallel(c, decode_all, videos, describe="decode")),
-        "shard stage": shard,
+        "decode alone": _decoding(c, _decoders.full, folder, clips),
+        "shard stage": shard("exact", folder / "shards"),
+        "shard stage, fast": shard("fast", folder / "shards-fast"),
     }
 
 
-def decode_all(paths: list[str]) -> int:
-    """Every frame of these videos, and nothing else."""
-    count = 0
-    for path in paths:
-        with av.open(path) as container:
-            stream = container.streams.video[0]
-            stream.codec_context.thread_count, stream.thread_type = 1, "NONE"
-            count += sum(1 for _ in container.decode(stream))
-    return count
+def _others(
+    c: Cluster, folder: Path, clips: int
+) -> tuple[dict[str, Callable[[], Any]], dict[str, str]]:
+    there, away = _decoders.peers()
+    ways = {
+        "decode at 1/2": _decoders.half,
+        "decode at 1/4": _decoders.quarter,
+        "key frames alone": _decoders.key_frames,
+        **there,
+    }
+    return {name: _decoding(c, way, folder, clips) for name, way in ways.items()}, away
+
+
+def _decoding(
+    c: Cluster, decode: Callable[[list[str]], int], folder: Path, clips: int
+) -> Callable[[], Any]:
+    plans = _plans(folder / "ntu", folder, max(1, clips // (2 * c.cpus)), FRAMES)
+    videos = [[str(folder / "ntu" / found.video) for found, _, _ in p.clips] for p in plans]
+    return lambda: list(parallel(c, decode, videos, describe="decode"))
+
+
+def _psnr(exact: Path, fast: Path) -> float:
+    """dB of the clip whose fast crops differ most from the exact ones, over all its pixels."""
+    worst = np.inf
+    files = [path.name for path in sorted(exact.glob("shard-*.arrow"))]
+    for name in files:
+        with pa.ipc.open_file(exact / name) as one, pa.ipc.open_file(fast / name) as two:
+            pairs = zip(*(f.read_all().column("rgb").to_pylist() for f in (one, two)), strict=True)
+            for clips in pairs:
+                a, b = (np.frombuffer(b"".join(c), np.uint8).astype(np.float64) for c in clips)
+                worst = min(worst, 10 * np.log10(255**2 / max(np.mean((a - b) ** 2), 1e-10)))
+    return float(worst)
 
 
 def _memory(folder: Path, clips: int) -> dict[str, Any]:

@@ -39,6 +39,8 @@ def main(stage: Stage) -> None:
         "size": section.size,
         "margin": MARGIN,
     }
+    if section.decode != "exact":  # absent otherwise, as in shards from before there was a choice
+        settings["decode"] = section.decode
     store = open_store(stage.shards, create=True)
     plans = plan_shards(
         clips,

@@ -72,6 +72,9 @@ class ShardSection(Section):
 
     frames: int = setting(16, "video frames kept per clip, evenly spaced", ge=1)
     size: int = setting(64, "side of the square crop", unit="pixels", ge=16)
+    decode: Literal["exact", "fast"] = setting(
+        "exact", "fast: MPEG-4 Part 2 at a half or a quarter of its size where the crop allows it"
+    )
     codec: Literal["raw", "jpeg"] = setting("raw", "how frames are stored")
     clips_per_shard: int = setting(128, "clips of one Arrow file", ge=1)
     uri: str = setting("", "where shards go, e.g. s3://bucket/prefix; empty = artifacts/shards")

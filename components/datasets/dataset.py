@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from components.batch import JOINTS, PERSONS, Batch
 from components.datasets.augment import PLAIN, Choice, Ranges, augment_rgb, augment_skeleton, draw
+from components.datasets.for_each import for_each
 from components.datasets.sampling import instants, rgb_rows, skeleton_rows, window_seconds
 from components.errors import UserError
 from components.shards import Clip, ShardSet
@@ -97,53 +98,66 @@ class ClipDataset:
     ) -> Batch:
         """The clips at these positions of the split, 0 <= position < len.
 
-        Pixels travel to `device` as bytes and become numbers there, the same on any device.
+        On the CPU a clip goes from the shard's bytes to its place in the batch while it is in the
+        processor's cache. To another device pixels travel as bytes and become numbers there: the
+        same numbers.
         """
         where = [int(p) for p in positions]
-        sampled = self.read(where, epoch)
-        pixels = _resize(torch.from_numpy(sampled.rgb), self.rgb_size)
-        tensors = (pixels, torch.from_numpy(sampled.joints), torch.from_numpy(sampled.present))
-        labels = torch.from_numpy(self.labels[where])
-        return _finish(*tensors, labels, tuple(self.clip_ids[p] for p in where), device)
+        labels, ids = torch.from_numpy(self.labels[where]), tuple(self.clip_ids[p] for p in where)
+        if device != "cpu":
+            sampled = self.read(where, epoch)
+            pixels = _resize(torch.from_numpy(sampled.rgb), self.rgb_size)
+            tensors = (torch.from_numpy(sampled.joints), torch.from_numpy(sampled.present))
+            return _on_device(pixels, *tensors, labels, ids, device)
+        choices = self._choices(where, epoch)
+        joints, present = self._empty_skeletons(len(where))
+        rgb = np.empty((len(where), 3, self.rgb_frames, self.rgb_size, self.rgb_size), np.float32)
+
+        def fill(i: int) -> None:
+            pixels = self._clip(where[i], choices[i], joints[i], present[i])
+            _to_float(pixels, self.rgb_size, rgb[i])
+
+        for_each(fill, len(where))
+        skeleton = torch.from_numpy(joints).permute(0, 4, 1, 3, 2).contiguous()
+        return Batch(torch.from_numpy(rgb), skeleton, torch.from_numpy(present), labels, ids)
 
     def read(self, positions: Sequence[int], epoch: int = 0) -> Sampled:
         """The clips at these positions as they lie in the shards, sampled and augmented."""
         size, count = self.shards.size, len(positions)
-        out = Sampled(
-            np.empty((count, self.rgb_frames, size, size, 3), np.uint8),
-            np.empty((count, self.skeleton_frames, PERSONS, JOINTS, 3), np.float32),
-            np.empty((count, self.skeleton_frames, PERSONS), bool),
-        )
-        if self.augment is None:
-            for i, p in enumerate(positions):
-                self._read_plain(p, i, out)
-        else:
-            ids = [self.clip_ids[p] for p in positions]
-            choices = draw(self.augment, self.seed, ids, epoch)
-            for i, (p, choice) in enumerate(zip(positions, choices, strict=True)):
-                self._read_augmented(p, i, choice, out)
-        return out
+        rgb = np.empty((count, self.rgb_frames, size, size, 3), np.uint8)
+        joints, present = self._empty_skeletons(count)
+        choices = self._choices(positions, epoch)
+        for i, (p, choice) in enumerate(zip(positions, choices, strict=True)):
+            rgb[i] = self._clip(p, choice, joints[i], present[i])
+        return Sampled(rgb, joints, present)
 
-    def _read_plain(self, position: int, i: int, out: Sampled) -> None:
+    def _choices(self, positions: Sequence[int], epoch: int) -> Sequence[Choice]:
+        if self.augment is None:
+            return [PLAIN] * len(positions)
+        return draw(self.augment, self.seed, [self.clip_ids[p] for p in positions], epoch)
+
+    def _empty_skeletons(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        shape = (count, self.skeleton_frames, PERSONS)
+        return np.empty((*shape, JOINTS, 3), np.float32), np.empty(shape, bool)
+
+    def _clip(
+        self, position: int, choice: Choice, joints: np.ndarray, present: np.ndarray
+    ) -> np.ndarray:
+        """Fill joints [S, M, V, 3] and present [S, M]; pixels uint8 [T, H, W, 3], maybe a view."""
         clip = self.shards.clip(self.rows[position])
+        if choice is not PLAIN:
+            frames, steps = self._sample(clip, choice)
+            joints[:], present[:] = augment_skeleton(
+                clip.skeleton[steps], clip.present[steps], choice, width=self._width(position)
+            )
+            return augment_rgb(clip.rgb if frames is None else clip.rgb[frames], choice)
         known = self._samples.get(position)
         if known is None:
             known = self._samples[position] = self._sample(clip, PLAIN)
         frames, steps = known
-        if frames is None:  # all kept frames in their order: one copy
-            out.rgb[i] = clip.rgb
-        else:
-            clip.rgb.take(frames, axis=0, out=out.rgb[i], mode="clip")
-        clip.skeleton.take(steps, axis=0, out=out.joints[i], mode="clip")
-        clip.present.take(steps, axis=0, out=out.present[i], mode="clip")
-
-    def _read_augmented(self, position: int, i: int, choice: Choice, out: Sampled) -> None:
-        clip = self.shards.clip(self.rows[position])
-        frames, steps = self._sample(clip, choice)
-        out.rgb[i] = augment_rgb(clip.rgb if frames is None else clip.rgb[frames], choice)
-        out.joints[i], out.present[i] = augment_skeleton(
-            clip.skeleton[steps], clip.present[steps], choice, width=self._width(position)
-        )
+        clip.skeleton.take(steps, axis=0, out=joints, mode="clip")
+        clip.present.take(steps, axis=0, out=present, mode="clip")
+        return clip.rgb if frames is None else clip.rgb.take(frames, axis=0)
 
     def _sample(self, clip: Clip, choice: Choice) -> tuple[np.ndarray | None, np.ndarray]:
         """Rows of the kept video frames (None = all in order) and of the skeleton frames."""
@@ -169,7 +183,16 @@ def _resize(rgb: Tensor, size: int) -> Tensor:
     return flat.reshape(clips, frames, channels, size, size)
 
 
-def _finish(
+def _to_float(pixels: np.ndarray, size: int, out: np.ndarray) -> None:
+    """Pixels uint8 [T, H, W, 3] into `out`, float32 [3, T, size, size] in [0, 1]."""
+    if pixels.shape[1] != size:
+        writable = torch.from_numpy(np.array(pixels))  # torch warns of views of a shard
+        pixels = _resize(writable[None], size)[0].permute(0, 2, 3, 1).numpy()
+    out[:] = pixels.transpose(3, 0, 1, 2)
+    np.divide(out, np.float32(255), out=out)
+
+
+def _on_device(
     rgb: Tensor,
     joints: Tensor,
     present: Tensor,
@@ -177,10 +200,9 @@ def _finish(
     ids: tuple[str, ...],
     device: str,
 ) -> Batch:
-    if device != "cpu":
-        rgb, joints, present, labels = (
-            t.pin_memory().to(device, non_blocking=True) for t in (rgb, joints, present, labels)
-        )
+    rgb, joints, present, labels = (
+        t.pin_memory().to(device, non_blocking=True) for t in (rgb, joints, present, labels)
+    )
     pixels = rgb.permute(0, 2, 1, 3, 4).to(torch.float32, memory_format=torch.contiguous_format)
     skeleton = joints.permute(0, 4, 1, 3, 2).contiguous()
     return Batch(pixels.div_(255.0), skeleton, present, labels, ids)

@@ -56,3 +56,30 @@ def whole_box(width: int, height: int) -> Box:
 def _inside(start: float, side: int, room: int) -> int:
     # A side larger than the picture is centred on it, and the surplus stays black.
     return round((room - side) / 2) if side > room else round(min(max(start, 0), room - side))
+
+
+class Placement(NamedTuple):
+    """Which part of a picture a box shows, and where in the scaled square that part comes to lie.
+
+    x0, y0, x1, y1: in pixels of the picture; left, top, width, height: of the square of `size`.
+    Width or height is 0 where the box lies outside the picture.
+    """
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+def placement(box: Box, width: int, height: int, size: int) -> Placement:
+    """Where the part of `box` inside a picture of width x height goes in a square of `size`."""
+    x0, x1 = max(box.left, 0), min(box.left + box.side, width)
+    y0, y1 = max(box.top, 0), min(box.top + box.side, height)
+    scale = size / box.side
+    left, top = round((x0 - box.left) * scale), round((y0 - box.top) * scale)
+    right, bottom = round((x1 - box.left) * scale), round((y1 - box.top) * scale)
+    return Placement(x0, y0, x1, y1, left, top, max(right - left, 0), max(bottom - top, 0))

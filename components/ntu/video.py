@@ -8,14 +8,13 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from fractions import Fraction
 from typing import NamedTuple
 
 import av
 import numpy as np
-from av.filter import Graph
 
 from components.ntu.crop import Box
+from components.ntu.scaler import Scaler
 from components.ntu.skeleton import Rejected
 
 # A file is opened as one of these and read from itself alone: a playlist renamed to .avi must not
@@ -73,7 +72,7 @@ def _left() -> float | None:
 
 
 @contextlib.contextmanager
-def _open(path: str) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+def open_video(path: str) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
     try:
         # The limit also ends a demuxer that reads on and on without giving a packet.
         container = av.open(path, options=_OPEN, metadata_errors="replace", timeout=_left())
@@ -96,7 +95,7 @@ def decode(path: str, threads: int = 1) -> Iterator[av.VideoFrame]:
 
     A fault in the middle of a file ends the frames of its packet alone, as players do.
     """
-    with _open(path) as (container, stream):
+    with open_video(path) as (container, stream):
         stream.codec_context.thread_count = threads
         stream.codec_context.thread_type = "AUTO" if threads != 1 else "NONE"
         count = 0
@@ -111,9 +110,9 @@ def decode(path: str, threads: int = 1) -> Iterator[av.VideoFrame]:
 
 def probe(path: str) -> VideoInfo:
     """Count the packets without decoding, and decode the first frame for the picture's size."""
-    with _open(path) as (container, stream):
+    with open_video(path) as (container, stream):
         count, first, end = 0, None, 0
-        for packet in _packets(container, stream):
+        for packet in packets(container, stream):
             if packet.size:
                 count += 1
                 end = max(end, (packet.pts or 0) + (packet.duration or 0))
@@ -137,7 +136,7 @@ def _promised(stream: av.VideoStream, duration: int, count: int, end: int) -> in
 
 def picture_size(path: str) -> tuple[int, int]:
     """(width, height) that the file's header promises, without decoding."""
-    with _open(path) as (_, stream):
+    with open_video(path) as (_, stream):
         return stream.codec_context.width, stream.codec_context.height
 
 
@@ -154,7 +153,7 @@ def decode_span(path: str, first: int, last: int, threads: int = 1) -> Iterator[
             if number >= first:
                 yield frame
         return
-    with _open(path) as (container, stream):
+    with open_video(path) as (container, stream):
         rate, base = stream.average_rate or stream.base_rate, stream.time_base
         if not rate or not base:
             raise Rejected("video-unreadable", "the video's frame rate is unknown")
@@ -176,7 +175,7 @@ def decode_span(path: str, first: int, last: int, threads: int = 1) -> Iterator[
 def _frames(
     container: av.container.InputContainer, stream: av.VideoStream
 ) -> Iterator[av.VideoFrame]:
-    for packet in _packets(container, stream):
+    for packet in packets(container, stream):
         try:
             frames = packet.decode()
         except av.error.FFmpegError:
@@ -184,12 +183,12 @@ def _frames(
         yield from frames
 
 
-def _packets(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
-    packets = container.demux(stream)
+def packets(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
+    demuxed = container.demux(stream)
     for _ in range(MAX_PACKETS):
         _left()
         try:
-            packet = next(packets)
+            packet = next(demuxed)
         except (StopIteration, EOFError):
             return
         except av.error.FFmpegError:
@@ -241,58 +240,6 @@ def keep_frames(
             return kept, wanted, scaler.box, shape, count
         expected = count
     raise Rejected("video-unreadable", "the number of frames differs at every reading")
-
-
-class Scaler:
-    """Cut a box out of frames and scale it to size x size RGB; black where the box has no picture.
-
-    The filter graph cuts before it converts, so only the people's pixels are touched.
-    """
-
-    def __init__(self, box: Box, size: int) -> None:
-        self.box = box
-        self.size = size
-        self._graphs: dict[tuple[int, int, str], tuple[Graph, tuple[int, ...]]] = {}
-
-    def __call__(self, frame: av.VideoFrame) -> np.ndarray:
-        """uint8 [size, size, 3]."""
-        key = (frame.width, frame.height, frame.format.name)
-        if key not in self._graphs:
-            self._graphs[key] = self._build(*key)
-        graph, (left, top, width, height) = self._graphs[key]
-        canvas = np.zeros((self.size, self.size, 3), np.uint8)
-        if width and height:
-            graph.push(frame)
-            picture = graph.pull().to_ndarray()
-            canvas[top : top + height, left : left + width] = picture
-        return canvas
-
-    def _build(self, width: int, height: int, pixel_format: str) -> tuple[Graph, tuple[int, ...]]:
-        x0, x1 = max(self.box.left, 0), min(self.box.left + self.box.side, width)
-        y0, y1 = max(self.box.top, 0), min(self.box.top + self.box.side, height)
-        scale = self.size / self.box.side
-        left, top = round((x0 - self.box.left) * scale), round((y0 - self.box.top) * scale)
-        right, bottom = round((x1 - self.box.left) * scale), round((y1 - self.box.top) * scale)
-        place = (left, top, max(right - left, 0), max(bottom - top, 0))
-        graph = Graph()
-        graph.threads = 1  # the tasks of the stage are what runs in parallel
-        if place[2] and place[3]:
-            source = graph.add_buffer(
-                width=width,
-                height=height,
-                format=av.VideoFormat(pixel_format),
-                time_base=Fraction(1, 30),
-            )
-            crop = graph.add("crop", f"{x1 - x0}:{y1 - y0}:{x0}:{y0}:exact=1")
-            # bitexact + accurate_rnd: the same bytes whatever vector instructions the CPU has
-            flags = "area+accurate_rnd+bitexact+full_chroma_int"
-            resize = graph.add("scale", f"{place[2]}:{place[3]}:flags={flags}")
-            as_rgb = graph.add("format", "rgb24")
-            sink = graph.add("buffersink")
-            for first, then in ((source, crop), (crop, resize), (resize, as_rgb), (as_rgb, sink)):
-                first.link_to(then)
-            graph.configure()
-        return graph, place
 
 
 def _tell(error: Exception) -> str:

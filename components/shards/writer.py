@@ -37,9 +37,9 @@ class Plan:
     """One shard to write: plain values, so that it travels to any worker.
 
     `clips` has (clip, expected video frames or 0, digest of its files or ""); `settings` goes
-    into the schema: source, unit, codec, jpeg_quality, frames, size, margin. `deadly` names clips
-    that ended the process which read them; they are left out and recorded. A clip that takes
-    longer than `seconds` (0 = no limit) is rejected.
+    into the schema: source, unit, codec, jpeg_quality, frames, size, margin, and decode unless it
+    is exact. `deadly` names clips that ended the process which read them; they are left out and
+    recorded. A clip that takes longer than `seconds` (0 = no limit) is rejected.
     """
 
     file: str
@@ -170,6 +170,7 @@ def _keep(plan: Plan, found: Found, expected: int) -> Kept:
         expected=expected,
         threads=plan.threads,
         seconds=plan.seconds,
+        decode=plan.settings.get("decode", "exact"),
     )
 
 

@@ -46,7 +46,9 @@ class Source:
     `unit` is the unit of the joints, `example` a file name as `find` expects it. `same_clock`:
     frame i of the video belongs to frame i of the skeleton; otherwise the two cover the same span
     of time at rates of their own. `files` are those whose content decides what a clip is.
-    `class_name` names an action number; a data set without names shows the number.
+    `whole_file` is the path of a clip's video where one file, from its first frame to its last, is
+    one clip: `shard.decode=fast` reads it by itself. `class_name` names an action number; a data
+    set without names shows the number.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Source:
         ]
     )
     class_name: Callable[[int], str] = "A{:03d}".format
+    whole_file: Callable[[Path, Found], Path] | None = None
 
 
 def inside(root: Path, name: str) -> Path:

@@ -9,6 +9,7 @@ import numpy as np
 
 from components.ntu.crop import Box, people_box, whole_box
 from components.ntu.people import People
+from components.ntu.reduced import keep_reduced
 from components.ntu.skeleton import Rejected, check_unit
 from components.ntu.video import VideoInfo, keep_frames
 from components.sources.base import Found, Source, inside
@@ -118,13 +119,16 @@ def keep(
     expected: int = 0,
     threads: int = 1,
     seconds: float = 0.0,
+    decode: str = "exact",
 ) -> Kept:
     """Read one clip for a shard, in at most `seconds` (0 = no limit).
 
+    decode: "exact", or "fast" for a reduced picture where the file and the box allow it.
     Raises Rejected with the reason.
     """
+    fast = decode == "fast"
     return within(
-        seconds, lambda: _keep(source, root, found, frames, size, margin, expected, threads)
+        seconds, lambda: _keep(source, root, found, frames, size, margin, expected, threads, fast)
     )
 
 
@@ -137,6 +141,7 @@ def _keep(
     margin: float,
     expected: int,
     threads: int,
+    fast: bool,
 ) -> Kept:
     try:
         _require_plain(root, found)
@@ -150,7 +155,13 @@ def _keep(
                 flags.add("whole-frame")
             return chosen or whole_box(width, height)
 
-        rgb, index, place, picture, count = keep_frames(
+        kept = None
+        if fast and source.whole_file is not None:
+            path = str(source.whole_file(root, found))
+            kept = keep_reduced(path, expected, frames, box, size, threads)
+            if kept is not None:
+                flags.add("reduced-decoding")
+        rgb, index, place, picture, count = kept or keep_frames(
             lambda: source.frames(root, found, threads), expected, frames, box, size
         )
     except OSError as error:

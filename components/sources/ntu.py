@@ -78,4 +78,5 @@ SOURCE = Source(
     probe,
     frames,
     class_name=class_name,
+    whole_file=lambda root, found: inside(root, found.video),
 )
