@@ -95,8 +95,9 @@ def run(args: list[str]) -> Result:
         sides=rates,
         unit="clips per second",
         notes=f"{count} clips of {options.frames} x {options.size}x{options.size}, "
-        f"{megabytes:.0f} MB a pass; whole batches clip by clip {faster:.2f} times as fast as bytes "
-        f"first (goal {BATCH_GOAL:g}); " + (f"BEHIND {behind}" if behind else "ahead of each peer"),
+        f"{megabytes:.0f} MB a pass; whole batches clip by clip {faster:.2f} times as fast as "
+        f"bytes first (goal {BATCH_GOAL:g}); "
+        + (f"BEHIND {behind}" if behind else "ahead of each peer"),
         details={
             "data": options.data or "made up",
             "peers_ahead": behind,
