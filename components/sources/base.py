@@ -47,7 +47,8 @@ class Source:
     frame i of the video belongs to frame i of the skeleton; otherwise the two cover the same span
     of time at rates of their own. `files` are those whose content decides what a clip is.
     `whole_file` is the path of a clip's video where one file, from its first frame to its last, is
-    one clip: `shard.decode=fast` reads it by itself. `class_name` names an action number; a data
+    one clip: `shard.decode=fast` reads it by itself. `digest` is of what decides a clip where its
+    files hold other clips too; None = of `files`. `class_name` names an action number; a data
     set without names shows the number.
     """
 
@@ -66,6 +67,7 @@ class Source:
     )
     class_name: Callable[[int], str] = "A{:03d}".format
     whole_file: Callable[[Path, Found], Path] | None = None
+    digest: Callable[[Path, Found], str] | None = None
 
 
 def inside(root: Path, name: str) -> Path:

@@ -67,7 +67,10 @@ def look(source: Source, root: Path, found: Found, seconds: float = 0.0) -> Look
     def read() -> tuple[People, VideoInfo, str]:
         _require_plain(root, found)
         people = _people(source, root, found)
-        return people, _whole(source.probe(root, found)), _digest(source.files(root, found))
+        info = _whole(source.probe(root, found))
+        if source.digest is not None:
+            return people, info, source.digest(root, found)
+        return people, info, _digest(source.files(root, found))
 
     try:
         people, info, digest = within(seconds, read)

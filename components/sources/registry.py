@@ -1,7 +1,7 @@
 """The data sets that `data.source` may name."""
 
 from components.errors import UserError
-from components.sources import imigue, ntu, utd_mhad
+from components.sources import azure_kinect, imigue, ntu, pyskl, utd_mhad
 from components.sources.base import Source
 
 SOURCES: dict[str, Source] = {
@@ -9,6 +9,8 @@ SOURCES: dict[str, Source] = {
     utd_mhad.SOURCE.name: utd_mhad.SOURCE,
     utd_mhad.DEPTH_SOURCE.name: utd_mhad.DEPTH_SOURCE,
     imigue.SOURCE.name: imigue.SOURCE,
+    pyskl.SOURCE.name: pyskl.SOURCE,
+    azure_kinect.SOURCE.name: azure_kinect.SOURCE,
 }
 
 
