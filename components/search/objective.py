@@ -110,11 +110,13 @@ def objectives(score: Score) -> tuple[float, float, float]:
 def pareto(points: Iterable[tuple[float, float, float]]) -> list[bool]:
     """Which (robust, clean, passes) no other point beats in all three and differs from."""
     every = list(points)
-
-    def beaten(p: tuple[float, float, float]) -> bool:
-        return any(q[0] >= p[0] and q[1] >= p[1] and q[2] <= p[2] and q != p for q in every)
-
-    return [not beaten(p) for p in every]
+    front: list[tuple[float, float, float]] = []
+    # In this order whatever beats a point comes before it, so the front alone is to be asked.
+    for p in sorted(set(every), key=lambda p: (-p[0], -p[1], p[2])):
+        if not any(q[1] >= p[1] and q[2] <= p[2] for q in front):
+            front.append(p)
+    best = set(front)
+    return [p in best for p in every]
 
 
 def saving(trials: Iterable[TrialRecord], epochs: int) -> dict[str, float]:

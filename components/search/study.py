@@ -74,7 +74,14 @@ class Search:
             load_if_exists=True,
         )
         self._running: dict[str, optuna.Trial] = {}
+        # What is asked for with every epoch and draw, so that ten thousand trials take no longer.
+        self._ids: dict[str, int] = {}
+        self._drawn: set[str] = set()
+        self._default = False
         trials = self.study.get_trials(deepcopy=False)
+        for trial in trials:
+            if SETTINGS in trial.user_attrs:
+                self._remember(trial._trial_id, trial.params, trial.user_attrs[SETTINGS])
         self._left_open = [t.number for t in trials if t.state == TrialState.RUNNING]
         sessions = [v for k, v in self.study.user_attrs.items() if k.startswith(SESSION)]
         self._seconds_before = sum(last - began for began, last in sessions)
@@ -89,7 +96,7 @@ class Search:
 
     def record(self, key: str) -> TrialRecord:
         """The trial of that key."""
-        return next(record for record in self.records() if record.key == key)
+        return _record(self.storage.get_trial(self._ids[key]), self.study.user_attrs)
 
     def next(self) -> TrialRecord | None:
         """The next trial to run: one that a kill left open, else a new one.
@@ -99,7 +106,7 @@ class Search:
         for _ in range(ATTEMPTS):
             if self._left_open:
                 trial = self._resume(self._left_open.pop(0))
-            elif len(self.records()) >= self.config.tune.trials:
+            elif len(self._ids) >= self.config.tune.trials:
                 return None
             else:
                 asked = self._ask()
@@ -159,8 +166,7 @@ class Search:
         """A new Optuna trial, whose parameters `_settle` draws; None at the end of a grid."""
         trials = self.study.get_trials(deepcopy=False)
         if not any(t.state == TrialState.WAITING for t in trials):
-            records = self.records()
-            if not any(record.default for record in records):
+            if not self._default:
                 drawn = default_draw(self.config)
                 self.study.enqueue_trial(drawn or {}, user_attrs={"default": True})
             elif self.config.tune.search == "grid":
@@ -190,7 +196,7 @@ class Search:
             space = self.config.tune.space
             drawn = {name: suggest(trial, name, space[name]) for name in space}
         try:
-            if not default and drawn in [record.drawn for record in self.records()]:
+            if not default and digest(drawn) in self._drawn:
                 raise ConfigError("drawn before")
             values = resolve(self.config, drawn)
         except ConfigError as error:
@@ -201,7 +207,13 @@ class Search:
         key = f"{trial.number:04d}-{digest(values)}"
         settings = {"key": key, "values": values, "method": method, "default": default}
         trial.set_user_attr(SETTINGS, settings)
+        self._remember(trial._trial_id, drawn, settings)
         return key
+
+    def _remember(self, trial: int, drawn: dict[str, Any], settings: dict[str, Any]) -> None:
+        self._ids[settings["key"]] = trial
+        self._drawn.add(digest(drawn))
+        self._default |= settings["default"]
 
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
         seed = (self.config.seed * 7919 + number) % 2**31

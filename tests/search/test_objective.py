@@ -1,5 +1,7 @@
 """The objective: worst cell, best epoch, passes; the Pareto front; what early stopping saved."""
 
+import random
+
 import pytest
 
 from components.search.objective import (
@@ -60,3 +62,15 @@ def test_saving_counts_the_epochs_that_stopped_trials_did_not_run() -> None:
     assert found["passes"] == 5 * 1200 and found["passes_without_asha"] == 8 * 1200
     assert found["saved"] == pytest.approx(3 / 8)
     assert saving([], epochs=4)["saved"] == 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_front_is_what_a_look_at_all_pairs_finds(seed: int) -> None:
+    draw = random.Random(seed)
+    points = [tuple(float(draw.randrange(6)) for _ in range(3)) for _ in range(200)]
+
+    def beaten(p: tuple) -> bool:
+        return any(q[0] >= p[0] and q[1] >= p[1] and q[2] <= p[2] and q != p for q in points)
+
+    found = pareto(points)
+    assert found == [not beaten(p) for p in points] and any(found) and not all(found)

@@ -13,7 +13,8 @@ from components.config import Config, apply_overrides
 from components.search.study import Search
 from mlflow_tracking.run import start_run
 from pipelines._cluster import cluster
-from pipelines._search import run_search, slots
+from pipelines._search import run_search
+from pipelines._slots import slots
 from pipelines._trial_runs import TrialRuns
 
 SETTINGS = {
