@@ -65,7 +65,7 @@ def main(argv: list[str]) -> int:
 
 def count(steps: int, fusion: str) -> tuple[float, int]:
     """(flops of one clip's part in a PGD training step, parameters) of R(2+1)D-18 + HCN."""
-    options = argparse.Namespace(gpu=True, fusion=fusion, batch=1)
+    options = argparse.Namespace(gpu=True, toy=False, fusion=fusion, batch=1)
     model = _model(options)
     model.eval()  # one clip has no batch statistics
     flops = count_flops(model, _clips(options), steps)

@@ -8,6 +8,7 @@ runs on a bare GPU machine:
 
     python -m benchmarks attack_step                 small two-stream net, CPU
     python -m benchmarks attack_step -- --gpu        R(2+1)D-18 + HCN, 16x112x112, bf16
+    python -m benchmarks attack_step -- --gpu --toy  the same code on a CPU, so that it cannot rot
 """
 
 import argparse
@@ -38,8 +39,8 @@ def run(args: list[str]) -> Result:
     options = _options(args)
     torch.set_num_threads(options.threads)
     keep_freed_memory()  # as the training workers do
-    device = torch.device("cuda" if options.gpu else "cpu")
-    if options.gpu and not torch.cuda.is_available():
+    device = torch.device("cuda" if options.gpu and not options.toy else "cpu")
+    if device.type == "cuda" and not torch.cuda.is_available():
         raise SystemExit("attack_step --gpu: torch sees no GPU on this machine")
     module, batch = _model(options).to(device), _clips(options).to(device)
     if options.gpu:
@@ -64,7 +65,8 @@ def run(args: list[str]) -> Result:
         f"{name} clips/s": batch.size / figure["median"] for name, figure in figures.items()
     }
     if options.gpu:
-        details |= _share_of_peak(module, batch, options.steps, figures["ours"]["median"])
+        side = 64 if options.toy else 8192
+        details |= _share_of_peak(module, batch, options.steps, figures["ours"]["median"], side)
     return Result(
         name="attack_step",
         ratio=ratio_of(times, "ours", "floor"),
@@ -110,6 +112,11 @@ def count_flops(module: nn.Module, batch: Batch, steps: int) -> int:
     return steps * attack.get_total_flops() + training.get_total_flops()
 
 
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
 def _loss(logits: Tensor, label: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), label)
 
@@ -117,6 +124,7 @@ def _loss(logits: Tensor, label: Tensor) -> Tensor:
 def _options(args: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="attack_step")
     parser.add_argument("--gpu", action="store_true")
+    parser.add_argument("--toy", action="store_true", help="tiny, and on the CPU")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--batch", type=int, default=0, help="clips; 0 = 16 on CPU, 32 on GPU")
     parser.add_argument("--repeats", type=int, default=9)
@@ -124,28 +132,37 @@ def _options(args: list[str]) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--fusion", default="concat")
     options = parser.parse_args(args)
-    options.batch = options.batch or (32 if options.gpu else 16)
+    options.batch = options.batch or (4 if options.toy else 32 if options.gpu else 16)
     return options
 
 
 def _name(options: argparse.Namespace) -> str:
-    nets = "R(2+1)D-18 + HCN, 16x112x112, bf16" if options.gpu else "small nets, 8x48x48"
-    return f"{nets}, {options.fusion}"
+    kind = "R(2+1)D-18 + HCN, bf16" if options.gpu else "small nets"
+    frames, size, width = _size(options)
+    return f"{kind}, {frames}x{size}x{size}, width {width:g}, {options.fusion}"
+
+
+def _size(options: argparse.Namespace) -> tuple[int, int, float]:
+    """Frames, side of a frame, and the factor of the channels."""
+    if options.toy:
+        return 4, 32, 0.125
+    return (16, 112, 1.0) if options.gpu else (8, 48, 1.0)
 
 
 def _model(options: argparse.Namespace) -> nn.Module:
     torch.manual_seed(0)
     big = options.gpu
+    frames, size, width = _size(options)
     return build_model(
         {
             "rgb": "r2plus1d_18" if big else "small_video",
             "skeleton": "hcn" if big else "small_skeleton",
             "fusion": options.fusion,
             "fusion_stages": (),
-            "width": 1.0,
+            "width": width,
             "dropout": 0.3,
-            "rgb_frames": 16 if big else 8,
-            "rgb_size": 112 if big else 48,
+            "rgb_frames": frames,
+            "rgb_size": size,
             "skeleton_frames": 32,
             "rgb_weights": "",
             "amr": {"heads": 4, "width": 32, "temperature": 1.0},
@@ -155,7 +172,7 @@ def _model(options: argparse.Namespace) -> nn.Module:
 
 
 def _clips(options: argparse.Namespace) -> Batch:
-    frames, size = (16, 112) if options.gpu else (8, 48)
+    frames, size, _ = _size(options)
     generator = torch.Generator().manual_seed(0)
     n = options.batch
     present = torch.ones((n, 32, 2), dtype=torch.bool)
@@ -170,18 +187,19 @@ def _clips(options: argparse.Namespace) -> Batch:
     )
 
 
-def _share_of_peak(module: nn.Module, batch: Batch, steps: int, seconds: float) -> dict[str, float]:
-    """Flops of the step over what a large bf16 matmul reaches here."""
+def _share_of_peak(
+    module: nn.Module, batch: Batch, steps: int, seconds: float, n: int
+) -> dict[str, float]:
+    """Flops of the step over what a bf16 product of n x n matrices reaches here."""
     reached = count_flops(module, batch, steps) / seconds
-    n = 8192
     a = torch.randn((n, n), device=batch.rgb.device, dtype=torch.bfloat16)
     for _ in range(3):
         a @ a
-    torch.cuda.synchronize()
+    _wait_for(a.device)
     start = time.perf_counter()
     for _ in range(20):
         a @ a
-    torch.cuda.synchronize()
+    _wait_for(a.device)
     peak = 20 * 2 * n**3 / (time.perf_counter() - start)
     return {
         "TFLOP/s reached": reached / 1e12,

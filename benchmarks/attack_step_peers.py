@@ -47,6 +47,7 @@ def run(args: list[str]) -> Result:
     """Each side runs a whole training step; the ratio is the fastest peer's time over ours."""
     parser = argparse.ArgumentParser(prog="attack_step_peers")
     parser.add_argument("--gpu", action="store_true")
+    parser.add_argument("--toy", action="store_true", help="--gpu's code, tiny and on the CPU")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=7)
@@ -54,8 +55,10 @@ def run(args: list[str]) -> Result:
     options = parser.parse_args(args)
     torch.set_num_threads(options.threads)
     keep_freed_memory()  # as the training workers do
-    device = torch.device("cuda" if options.gpu else "cpu")
-    frames, size = (16, 112) if options.gpu else (8, 48)
+    device = torch.device("cuda" if options.gpu and not options.toy else "cpu")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("attack_step_peers --gpu: torch sees no GPU on this machine")
+    frames, size = (4, 16) if options.toy else (16, 112) if options.gpu else (8, 48)
     module = VideoNet().to(device)
     batch = _batch(options.batch, frames, size).to(device)
     alpha = 2.5 / options.steps * EPS
