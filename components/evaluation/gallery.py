@@ -34,7 +34,7 @@ from components.evaluation.suite import Entry, describe
 
 FORMAT = "gallery/1"
 CANDIDATES = 16  # clips of one file: one pass of the model; the page shows some of them
-SHOWN = ("pgd20", "apgd_t")  # entries of a suite that are shown
+SHOWN = ("pgd20", "margin_pgd")  # entries of a suite that are shown
 BEST = 5  # classes kept of each answer
 SCHEMA = pa.schema(
     [

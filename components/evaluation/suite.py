@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import combinations
 from typing import Any, Literal
 
 from components.errors import UserError
@@ -109,6 +110,18 @@ def entries_of(suite: str | Sequence[Entry], has: frozenset[str] = frozenset()) 
     if len(set(names)) < len(names):
         raise UserError(f"two attacks of the suite share a name: {', '.join(names)}")
     return [entry for entry in suite if not entry.needs or entry.needs in has]
+
+
+def is_current(suite: str, found: str) -> bool:
+    """Whether `found` is the hash of this suite as it is now, for a model of any abilities.
+
+    An unknown suite is somebody's own and has no other form.
+    """
+    if suite not in SUITES:
+        return True
+    needs = sorted({entry.needs for entry in SUITES[suite]} - {""})
+    abilities = [frozenset(c) for n in range(len(needs) + 1) for c in combinations(needs, n)]
+    return found in {suite_hash(entries_of(suite, has)) for has in abilities}
 
 
 def describe(entries: Sequence[Entry]) -> list[dict[str, Any]]:

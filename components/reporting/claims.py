@@ -14,6 +14,7 @@ import numpy as np
 from components.attacks import CELLS
 from components.errors import UserError
 from components.evaluation.bootstrap import over_seeds
+from components.evaluation.suite import is_current
 from components.evaluation.verdicts import verdicts
 from components.reporting.read import Results
 
@@ -100,6 +101,17 @@ def claims_table(claims: Mapping[str, Mapping[str, Any]]) -> str:
                 label = f"{key.removesuffix('_minus_this')} - {name}"
                 shown = "".join(f"{_shown(cells[cell], '+'):>22}" for cell in COLUMNS)
                 lines.append(f"{label:<{width + 5}}{shown}")
+    older = [
+        name
+        for name, claim in claims.items()
+        if not is_current(claim["suite"], claim["suite_hash"])
+    ]
+    if older:
+        first = claims[older[0]]
+        lines += [
+            "",
+            f"measured with `{first['suite']}` as it was before: {', '.join(older)}",
+        ]
     return "\n".join(lines).rstrip()
 
 

@@ -12,6 +12,7 @@ import yaml
 from components.errors import UserError
 from components.evaluation.comparable import differences_in_terms
 from components.evaluation.gallery import Gallery, read_gallery
+from components.evaluation.suite import is_current
 from components.reporting.over_seeds import summarise_seeds
 
 
@@ -104,6 +105,16 @@ def read_results(
             notes.append(_missing(shown, f"evaluate variant={variant} seed={body['seed']}"))
         results.history[variant] = _optional_csv(train / "history.csv", stage, notes)
         results.training[variant] = _optional_json(train / "metrics.json", stage, notes)
+    older = [
+        run
+        for run, body in runs.items()
+        if not is_current(body.get("suite", ""), body.get("suite_hash", ""))
+    ]
+    if older:
+        notes.append(
+            f"{', '.join(older)}: measured with the suite `{runs[older[0]]['suite']}` as it was "
+            "before; `python -m pipelines.evaluate` measures with the present one"
+        )
     results.trials = _optional_csv(artifacts / "tune" / "trials.csv", "tune", notes)
     tune = artifacts / "tune"
     if (tune / "best.yaml").is_file():

@@ -8,6 +8,7 @@ import pytest
 
 from components.config import load_config
 from components.config.recipes import read_variants, recipe_names
+from components.evaluation.suite import entries_of, suite_hash
 from components.reporting.claims import claims_table, read_claims
 
 ROOT = Path(__file__).parents[2]
@@ -58,3 +59,12 @@ def test_a_claimed_part_stands_beside_the_row_without_it():
     for folder in {path.parent for path in CLAIMS}:
         if (folder / "amr.json").is_file():
             assert (folder / "amr-mean.json").is_file(), f"{folder.name}: AMR without its attention"
+
+
+def test_rows_of_an_earlier_suite_say_so():
+    claims = read_claims(ROOT / "results" / "utd_mhad")
+    now = suite_hash(entries_of("full", frozenset({"weights", "aux"})))
+    present = {name: {**claim, "suite_hash": now} for name, claim in claims.items()}
+    assert "as it was before" not in claims_table(present)
+    present["late"]["suite_hash"] = "0" * 12
+    assert claims_table(present).endswith("measured with `full` as it was before: late")

@@ -44,5 +44,6 @@ def test_a_short_step_says_nothing_in_a_pipe() -> None:
 
 def test_a_terminal_has_a_bar_with_the_time_left() -> None:
     # A new terminal has no size, and a bar then no room.
-    shown = in_terminal(["bash", "-c", 'stty rows 24 cols 90; exec "$0" -c "$1"', sys.executable, STEP])
+    sized = 'stty rows 24 cols 90; exec "$0" -c "$1"'
+    shown = in_terminal(["bash", "-c", sized, sys.executable, STEP])
     assert "step:" in shown and "<00:0" in shown and "\033[3" not in shown

@@ -144,7 +144,8 @@ def test_cells_follow_the_threat_model(honest, clips, threat):
 
 def test_suites_are_data_with_a_hash():
     assert len({suite_hash(entries) for entries in SUITES.values()}) == len(SUITES)
-    changed = [*SUITES["thin"][:-1], Entry("pgd20", "pgd", {"steps": 21}, individual=True)]
+    changed = [SUITES["thin"][0], Entry("pgd20", "pgd", {"steps": 21}, individual=True)]
+    changed += SUITES["thin"][2:]
     assert suite_hash(changed) != suite_hash(SUITES["thin"])
     with pytest.raises(ValueError, match="no suite 'fast'; there are: thin, quick, full, standard"):
         entries_of("fast")

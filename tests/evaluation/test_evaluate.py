@@ -26,12 +26,12 @@ def test_summary_has_the_contract(evaluation):
     summary = evaluation.summary
     json.dumps(summary, allow_nan=False)
     assert (summary["model"], summary["clips"]) == ("model", 40)
-    for attack in ("fgsm", "pgd20", "apgd_t", "attention_touched", "square"):
+    for attack in ("fgsm", "pgd20", "margin_pgd", "margin_pgd_t", "attention_touched", "square"):
         for cell in CELLS:
             share = summary["robust_acc"][attack][cell]
             assert 0 <= share["low"] <= share["value"] <= share["high"] <= 1
             assert share["n"] == 40
-            single = attack in ("fgsm", "pgd20")
+            single = attack in ("fgsm", "pgd20", "margin_pgd")
             assert share["scope"] == ("individual" if single else "standing")
     worst = {cell: summary["worst"][cell]["value"] for cell in CELLS}
     assert worst["both"] <= min(worst["rgb"], worst["skeleton"]) < summary["clean_acc"]["value"]

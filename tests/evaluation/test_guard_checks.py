@@ -55,7 +55,7 @@ def plant(monkeypatch, fooled) -> None:
             skeleton[hit, 0, 0, 1, 0] += 0.5 * threat.skeleton.eps
         return batch._replace(rgb=rgb, skeleton=skeleton)
 
-    for name in ("pgd", "fgsm", "square"):
+    for name in ("pgd", "margin_pgd", "fgsm", "square"):
         monkeypatch.setitem(ATTACKS, name, attack)
 
 

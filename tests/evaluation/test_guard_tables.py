@@ -224,29 +224,31 @@ def test_the_suites_are_the_published_ones() -> None:
     """A table is comparable when its suite is: no attack is weakened or dropped unnoticed."""
     standard = {e.name: e for e in SUITES["standard"]}
     assert list(standard) == [
-        "fgsm", "pgd20", "apgd_ce", "attention_touched", "attention_other", "heads",
-        "weakest_head", "cross", "apgd_t", "transfer", "square",
+        "fgsm", "pgd20", "margin_pgd", "margin_pgd_t", "attention_touched", "attention_other",
+        "heads", "weakest_head", "cross", "apgd_t", "transfer", "square",
     ]  # fmt: skip
     assert standard["pgd20"].parameters == {"steps": 20, "early_stop": True}
-    assert standard["apgd_ce"].parameters == {"steps": 100}
-    assert standard["apgd_t"].parameters == {"steps": 100, "n_targets": 9}
-    assert standard["square"].parameters == {"queries": 1000}
-    assert {standard[n].parameters["steps"] for n in list(standard)[3:8]} == {50}
+    assert standard["margin_pgd"].parameters == {"steps": 9, "n_targets": 3, "target_steps": 6}
+    assert standard["margin_pgd_t"].parameters == {"target_steps": 22, "n_targets": 9}
+    assert standard["apgd_t"].parameters == {"steps": 50, "n_targets": 2}
+    assert standard["square"].parameters == {"queries": 1000, "give_up": True}
+    assert {standard[n].parameters["steps"] for n in list(standard)[4:9]} == {25}
     assert standard["transfer"].needs == "twin"
     hashes = {name: suite_hash(entries) for name, entries in SUITES.items()}
     assert {name: hashes[name] for name in HASHES} == HASHES
     plain = [e.name for e in entries_of("standard")]
-    assert plain == ["fgsm", "pgd20", "apgd_ce", "apgd_t", "square"]
+    assert plain == ["fgsm", "pgd20", "margin_pgd", "margin_pgd_t", "apgd_t", "square"]
     assert [e.name for e in entries_of("standard", frozenset({"aux"}))] == [
-        *plain[:3], "heads", "weakest_head", "cross", *plain[3:],
+        *plain[:4], "heads", "weakest_head", "cross", *plain[4:],
     ]  # fmt: skip
 
 
 HASHES = {
-    "thin": "ff860c9fccb8",
-    "quick": "481e28c6197a",
-    "full": "1ae3f61671dd",
-    "standard": "942ca67918f4",
+    "thin": "865fcf2ca07d",
+    "quick": "99963becc8c1",
+    "full": "d8b4b02557f5",
+    "standard": "e2f834ec5459",
+    "standard-1": "942ca67918f4",
 }
 
 
@@ -262,7 +264,7 @@ def test_curves_take_a_clip_to_fall_at_every_larger_budget(planted, monkeypatch)
         hits = breaks.get((cell, key), ())
         return planted_attack(model, batch, threat, seed=seed, breaks={cell: hits})
 
-    monkeypatch.setitem(ATTACKS, "pgd", fickle)
+    monkeypatch.setitem(ATTACKS, "margin_pgd", fickle)
     threat = ThreatModel(rgb=Budget("Linf", 1.0), skeleton=Budget("Linf", 1.2))
     grid = standing_grid(Planted(), planted, threat, (0.0, 0.5, 1.0), seed=0)
     assert grid == [[9, 8, 8], [7, 6, 6], [7, 5, 5]]

@@ -25,7 +25,7 @@ from pipelines._predictions import classify
 from tests._support.chromium import Browser, find_chromium
 from tests._support.cli import Project, amr, finished_project
 
-ATTACKS = ("pgd20", "apgd_t")
+ATTACKS = ("pgd20", "margin_pgd")
 CELLS = ("rgb", "skeleton", "both")
 
 

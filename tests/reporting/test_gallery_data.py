@@ -91,7 +91,9 @@ def test_one_clip_is_a_page_of_its_own() -> None:
     assert [clip["labelKnown"] for clip in data["clips"]] == [False]
     outcomes = data["clips"][0]["models"]["amr"]
     assert set(outcomes) == {"clean"} | {
-        f"{cell}/{attack}" for cell in ("rgb", "skeleton", "both") for attack in ("pgd20", "apgd_t")
+        f"{cell}/{attack}"
+        for cell in ("rgb", "skeleton", "both")
+        for attack in ("pgd20", "margin_pgd")
     }
     assert outcomes["clean"]["right"] and outcomes["both/pgd20"]["gain"] == 15
     assert len(outcomes["clean"]["weights"]) == 2

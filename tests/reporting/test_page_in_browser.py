@@ -98,8 +98,8 @@ def test_the_keyboard_alone_chooses_clip_model_attack_cell_and_moment(
     assert browser.value(outline) == "solid"
     steps = [
         ("gallery-model", "1 concat pgd20 both front"),
-        ("gallery-attack", "1 concat apgd_t both front"),
-        ("gallery-cell", "1 concat apgd_t rgb front"),  # after the last comes the first
+        ("gallery-attack", "1 concat margin_pgd both front"),
+        ("gallery-cell", "1 concat margin_pgd rgb front"),  # after the last comes the first
     ]
     for name, drawn in steps:
         browser.press("Tab")

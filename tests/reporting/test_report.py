@@ -70,7 +70,7 @@ def test_page_shows_the_evaluation_figures_and_loads_nothing(artifacts: Path) ->
     assert "this project's own design" in text
     first_screen = text[: text.index("Look at an attack")]
     assert "amr names the right action in" in first_screen
-    assert "What it holds against." in first_screen and "tries 2 attacks" in first_screen
+    assert "What it holds against." in first_screen and "tries 3 attacks" in first_screen
     assert "What it costs." in first_screen and "forward and" in first_screen
 
 
@@ -258,8 +258,8 @@ def test_csv_and_table_hold_every_accuracy(artifacts: Path) -> None:
     assert _run(artifacts) == 0
     with (artifacts / "report" / "robustness.csv").open(newline="") as lines:
         rows = list(csv.DictReader(lines))
-    # clean + (fgsm, pgd20, worst) x 3 cells, for two models
-    assert len(rows) == 2 * (1 + 3 * 3)
+    # clean + (fgsm, pgd20, margin_pgd, worst) x 3 cells, for two models
+    assert len(rows) == 2 * (1 + 4 * 3)
     results = read_results(artifacts)
     table = terminal_table(results)
     for row in rows_of(results):
