@@ -113,20 +113,19 @@ def api_page() -> str:
         "[attacks](attacks.md)."
     )
     for name, attack in ATTACKS.items():
-        function = getattr(attack, "func", attack)  # a partial fixes some parameters
-        fixed = getattr(attack, "keywords", {})
-        words = ", ".join(f"`{k}={v!r}`" for k, v in fixed.items())
-        lines += _entry(name, function, f" With {words}." if words else "")
+        function = inspect.unwrap(attack)  # without the look at its clips
+        # A partial has the parameters as they are fixed, and no words of its own.
+        lines += _entry(name, attack, getattr(function, "func", function))
         if name in ADAPTIVE:
             lines.append("\nAdaptive: needs heads or weights of the model.")
     return "\n".join(lines) + "\n"
 
 
-def _entry(name: str, thing: Any, more: str = "") -> Iterator[str]:
+def _entry(name: str, thing: Any, described: Any = None) -> Iterator[str]:
     yield f"\n### {name}\n"
     if not (inspect.isclass(thing) and issubclass(thing, Exception)):
         yield f"```python\n{signature(name, thing)}\n```\n"
-    yield _paragraph(thing) + more
+    yield _paragraph(described or thing)
 
 
 def signature(name: str, thing: Any) -> str:

@@ -26,6 +26,12 @@ def test_pages_are_the_same_in_every_process() -> None:
     assert " at 0x" not in API.read_text()
 
 
+def test_attacks_with_fixed_parameters_are_described_by_their_function() -> None:
+    text = API.read_text()
+    assert "new function with partial application" not in text
+    assert "keep: Literal['last', 'best'] = 'best'" in text and "Adversarial clips after" in text
+
+
 def test_a_signature_is_written_as_one_calls_it() -> None:
     def attack(model: int, *, steps: int = 3, name: str | None = None) -> list[int]:
         return [model, steps]
