@@ -49,8 +49,8 @@ def run(args: list[str]) -> Result:
     parser.add_argument("--requests", type=int, default=20, help="of each side")
     parser.add_argument("--clients", type=int, default=4, help="at once, for the throughput")
     options = parser.parse_args(args)
-    with tempfile.TemporaryDirectory(prefix="serve-") as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory(prefix="serve-") as temporary:
+        folder = Path(temporary)
         video, skeleton = _clip(folder / "data")
         predictor, uri = _register(folder)
         raw = {

@@ -30,8 +30,8 @@ def log_evaluation(config: Config, artifacts: Path, model: str) -> None:
     with start_run("evaluate", config, name=name, artifacts=artifacts, tags=tags) as run:
         run.headline(names.evaluation_metrics(summary), f"{model}/")
         run.log_metrics(names.weight_metrics(summary))
-        with TemporaryDirectory() as place:
-            table = Path(place) / "accuracies.csv"
+        with TemporaryDirectory() as temporary:
+            table = Path(temporary) / "accuracies.csv"
             write_csv(table, ("what", "value", "interval"), accuracies(summary))
             run.log_artifact(table)
         run.set_tags({"mlflow.note.content": headlines(summary)})

@@ -3,7 +3,7 @@
 <split>/clean_acc                           train, val or test
 <split>/robust_acc/<cell>                   cell: rgb, skeleton, both, worst
 <split>/robust_acc/<attack>/<cell>
-<split>/weight/<place>/<modality>[/<attack>/<cell>]
+<split>/weight/<stage>/<modality>[/<attack>/<cell>]
 <split>/loss, time/..., system/...
 <run>/<the above>                           on a run above others
 """
@@ -111,14 +111,14 @@ def evaluation_metrics(summary: Mapping[str, Any], split: str = "test") -> dict[
 
 
 def weight_metrics(summary: Mapping[str, Any], split: str = "test") -> dict[str, float]:
-    """Mean weight of the video by place, clean and under attack (the skeleton has the rest)."""
+    """Mean weight of the video by stage, clean and under attack (the skeleton has the rest)."""
     weights = summary.get("weights") or {}
     metrics = {}
-    for place, groups in weights.get("clean", {}).items():
-        metrics[f"{split}/weight/{place}/rgb"] = sum(groups) / len(groups)
+    for stage, groups in weights.get("clean", {}).items():
+        metrics[f"{split}/weight/{stage}/rgb"] = sum(groups) / len(groups)
     for attack, cells in weights.get("attacked", {}).items():
-        for cell, places in cells.items():
-            for place, groups in places.items():
+        for cell, stages in cells.items():
+            for stage, groups in stages.items():
                 mean = sum(groups) / len(groups)
-                metrics[f"{split}/weight/{place}/rgb/{attack}/{cell}"] = mean
+                metrics[f"{split}/weight/{stage}/rgb/{attack}/{cell}"] = mean
     return metrics

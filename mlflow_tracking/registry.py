@@ -103,10 +103,10 @@ def champion(mlflow: "MlflowClient", name: str) -> tuple[str, Evaluated] | None:
             return None
         raise
     label = f"champion (version {version})"
-    with TemporaryDirectory() as place:
+    with TemporaryDirectory() as temporary:
         try:
             uri = f"models:/{name}/{version}/artifacts/evaluation"
-            folder = Path(download_artifacts(artifact_uri=uri, dst_path=place))
+            folder = Path(download_artifacts(artifact_uri=uri, dst_path=temporary))
             summary = json.loads((folder / "summary.json").read_text())
             records = read_records(folder / "records.arrow")
         except (MlflowException, OSError, ValueError) as error:
@@ -115,10 +115,10 @@ def champion(mlflow: "MlflowClient", name: str) -> tuple[str, Evaluated] | None:
     return version, Evaluated(label, summary, records)
 
 
-def fetch(tracking_uri: str, model_uri: str, place: Path) -> tuple[Path, Path]:
+def fetch(tracking_uri: str, model_uri: str, into: Path) -> tuple[Path, Path]:
     """Weights and settings of a registered version, and nothing that could be executed.
 
-    The checkpoint's folder and the settings file, copied to `place`. Raises ValueError when there
+    The checkpoint's folder and the settings file, copied to `into`. Raises ValueError when there
     is no such model or it is not one of this project's.
     """
     store.quiet()
@@ -132,7 +132,7 @@ def fetch(tracking_uri: str, model_uri: str, place: Path) -> tuple[Path, Path]:
     for part in ("checkpoint", SETTINGS):
         try:
             uri = f"{model_uri}/artifacts/{part}"
-            found.append(Path(download_artifacts(artifact_uri=uri, dst_path=str(place))))
+            found.append(Path(download_artifacts(artifact_uri=uri, dst_path=str(into))))
         except (MlflowException, OSError) as error:
             raise UserError(
                 f"{model_uri}: no model of this project ({error}); `python -m pipelines.register` "
@@ -157,14 +157,14 @@ def add_version(
 
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
-    with TemporaryDirectory() as place:
-        files = _stage_files(candidate, Path(place), card, facts)
+    with TemporaryDirectory() as temporary:
+        files = _stage_files(candidate, Path(temporary), card, facts)
         with mlflow.start_run(run_id=run_id):
             info = mlflow.pyfunc.log_model(
                 name="model",
                 python_model=str(Path(__file__).with_name("model_code.py")),
                 artifacts=files,
-                code_paths=[str(_code(Path(place), package)) for package in PACKAGES],
+                code_paths=[str(_code(Path(temporary), package)) for package in PACKAGES],
                 signature=signature(),
                 input_example=input_example(config["model"]),
                 pip_requirements=requirements(),
@@ -214,22 +214,24 @@ def requirements() -> list[str]:
     return [f"{package}=={found.partition('+')[0]}" for package, found in pairs if found]
 
 
-def _code(place: Path, package: str) -> Path:
+def _code(folder: Path, package: str) -> Path:
     """A copy of a package without what Python and editors leave in it."""
     return Path(
         shutil.copytree(
             ROOT / package,
-            place / "code" / package,
+            folder / "code" / package,
             ignore=shutil.ignore_patterns("__pycache__", "*.pyc", ".*"),
         )
     )
 
 
 def _stage_files(
-    candidate: Candidate, place: Path, card: str, facts: Mapping[str, Any]
+    candidate: Candidate, folder: Path, card: str, facts: Mapping[str, Any]
 ) -> dict[str, str]:
     """The version's files by name. Only the two known files of the checkpoint are taken along."""
-    checkpoint, evaluation, about = (place / name for name in ("checkpoint", "evaluation", "about"))
+    checkpoint, evaluation, about = (
+        folder / name for name in ("checkpoint", "evaluation", "about")
+    )
     for folder in (checkpoint, evaluation, about):
         folder.mkdir()
     for name in (WEIGHTS, CONFIG):
@@ -237,7 +239,7 @@ def _stage_files(
     shutil.copyfile(candidate.evaluation, evaluation / "summary.json")
     if candidate.records.is_file():
         shutil.copyfile(candidate.records, evaluation / "records.arrow")
-    serving = place / SETTINGS
+    serving = folder / SETTINGS
     serving.write_text(json.dumps({"shards": dict(candidate.shards)}, indent=2) + "\n")
     (about / "card.md").write_text(card)
     (about / "lineage.json").write_text(json.dumps(dict(facts), indent=2, default=str) + "\n")

@@ -53,8 +53,8 @@ def read_run(mlflow: "MlflowClient", run_id: str) -> Recorded:
 
     try:
         run = mlflow.get_run(run_id)
-        with TemporaryDirectory() as place:
-            folder = Path(mlflow.download_artifacts(run_id, "lineage", place))
+        with TemporaryDirectory() as temporary:
+            folder = Path(mlflow.download_artifacts(run_id, "lineage", temporary))
             facts = json.loads((folder / "lineage.json").read_text())
             config = from_dict(yaml.safe_load((folder / "params.yaml").read_text()))
     except (MlflowException, OSError) as error:

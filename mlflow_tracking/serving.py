@@ -165,14 +165,14 @@ class Predictor:
             raise BadInput("the model's answer is not finite; are the inputs of a sane size?")
         weights = output.weights if isinstance(output, ModelOutput) else {}
         return [
-            self._answer(probabilities[i], {place: w[i] for place, w in weights.items()})
+            self._answer(probabilities[i], {stage: w[i] for stage, w in weights.items()})
             for i in range(batch.size)
         ]
 
     def _answer(self, probabilities: Tensor, weights: Mapping[str, Tensor]) -> dict[str, Any]:
         label = int(probabilities.argmax())
-        places = {place: w.reshape(-1, 2).mean(0).tolist() for place, w in weights.items()}
-        mean = np.mean(list(places.values()), axis=0).tolist() if places else None
+        by_stage = {stage: w.reshape(-1, 2).mean(0).tolist() for stage, w in weights.items()}
+        mean = np.mean(list(by_stage.values()), axis=0).tolist() if by_stage else None
         return {
             "label": label,
             "action": self.classes[label],
@@ -180,7 +180,7 @@ class Predictor:
             "probability": float(probabilities[label]),
             "probabilities": dict(zip(self.names, probabilities.tolist(), strict=True)),
             "modality_weights": _pair(mean) if mean else None,
-            "weights_by_place": {place: _pair(pair) for place, pair in places.items()} or None,
+            "weights_by_place": {stage: _pair(pair) for stage, pair in by_stage.items()} or None,
         }
 
 

@@ -10,16 +10,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pipelines._findings import OK, PROBLEM, WARN, Finding, Place
+from pipelines._findings import OK, PROBLEM, WARN, Context, Finding
 
 INSTALL = "pip install -c constraints.txt -e ."
 SHOWN = 3  # names of a list; the rest is counted
 DISK_WARN, DISK_LEAST = 10e9, 1e9  # bytes: a checkpoint of the large nets has some 200 MB
 
 
-def python(place: Place) -> Iterator[Finding]:
+def python(context: Context) -> Iterator[Finding]:
     """Whether the interpreter is one that the project is written for."""
-    wanted = _project(place)["requires-python"]
+    wanted = _project(context)["requires-python"]
     least = tuple(int(part) for part in re.findall(r"\d+", wanted))
     found = f"{platform.python_version()} at {sys.executable}"
     if sys.version_info[: len(least)] < least:
@@ -29,12 +29,12 @@ def python(place: Place) -> Iterator[Finding]:
         yield Finding("Python", OK, found)
 
 
-def packages(place: Place) -> Iterator[Finding]:
+def packages(context: Context) -> Iterator[Finding]:
     """Direct dependencies must be there; all versions should be those the tests run on."""
-    direct = {_plain(spec): spec for spec in _project(place)["dependencies"]}
+    direct = {_plain(spec): spec for spec in _project(context)["dependencies"]}
     tested = dict(
         line.strip().split("==", 1)
-        for line in (place.root / "constraints.txt").read_text().splitlines()
+        for line in (context.root / "constraints.txt").read_text().splitlines()
         if "==" in line and not line.startswith("#")
     )
     tested = {_plain(name): version for name, version in tested.items()}
@@ -56,7 +56,7 @@ def packages(place: Place) -> Iterator[Finding]:
         yield Finding("packages", OK, f"all {count} installed are those of constraints.txt")
 
 
-def torch_and_gpus(place: Place) -> Iterator[Finding]:
+def torch_and_gpus(context: Context) -> Iterator[Finding]:
     """torch, the GPUs it sees, and whether the settings fit both GPUs and CPUs."""
     import torch
 
@@ -68,7 +68,7 @@ def torch_and_gpus(place: Place) -> Iterator[Finding]:
         for p in map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
     ]
     found = f"{torch.__version__}, {', '.join(gpus) or 'no GPU'}, {cpus} CPUs"
-    section = place.config.ray
+    section = context.config.ray
     cluster = section.address
     if not gpus and Path("/dev/nvidiactl").exists():
         fix = f"install the CUDA build: pip install torch=={torch.__version__.partition('+')[0]}"
@@ -90,7 +90,7 @@ def torch_and_gpus(place: Place) -> Iterator[Finding]:
     yield Finding("torch", OK, found)
 
 
-def video(place: Place) -> Iterator[Finding]:
+def video(context: Context) -> Iterator[Finding]:
     """FFmpeg inside PyAV: the codecs of the data sets, and a clip written and read in memory."""
     import io
 
@@ -120,15 +120,15 @@ def video(place: Place) -> Iterator[Finding]:
     yield Finding("video", OK, f"{found} writes and reads video")
 
 
-def disk(place: Place) -> Iterator[Finding]:
+def disk(context: Context) -> Iterator[Finding]:
     """Room where results go."""
     from components.address import local_path
 
-    folder = local_path(place.config.paths.artifacts, place.root)
+    folder = local_path(context.config.paths.artifacts, context.root)
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
-    found = f"{free / 1e9:.1f} GB free for {place.config.paths.artifacts}"
+    found = f"{free / 1e9:.1f} GB free for {context.config.paths.artifacts}"
     fix = "make room, or set paths.artifacts to a larger disk"
     if free < DISK_WARN:
         yield Finding("disk", PROBLEM if free < DISK_LEAST else WARN, found, fix)
@@ -136,8 +136,8 @@ def disk(place: Place) -> Iterator[Finding]:
         yield Finding("disk", OK, found)
 
 
-def _project(place: Place) -> dict[str, Any]:
-    body = tomllib.loads((place.root / "pyproject.toml").read_text())
+def _project(context: Context) -> dict[str, Any]:
+    body = tomllib.loads((context.root / "pyproject.toml").read_text())
     project: dict[str, Any] = body["project"]
     return project
 

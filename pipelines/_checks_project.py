@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pipelines._findings import OK, PROBLEM, WARN, Finding, Place
+from pipelines._findings import OK, PROBLEM, WARN, Context, Finding
 
 ROOT = Path(__file__).resolve().parent.parent
 ASK_SECONDS = 3.0  # for a server's or a database's answer
@@ -20,14 +20,14 @@ SHARED_MEMORY = 1e9  # bytes of /dev/shm below which Ray puts its objects on the
 RESERVE = 1.2  # free space wanted, as a multiple of what the shards will take
 
 
-def git(place: Place) -> Iterator[Finding]:
+def git(context: Context) -> Iterator[Finding]:
     """Whether results can name the commit that made them."""
-    head = _run(["git", "rev-parse", "--short=12", "HEAD"], place.root, GIT_SECONDS)
+    head = _run(["git", "rev-parse", "--short=12", "HEAD"], context.root, GIT_SECONDS)
     if head is None or head.returncode:
         fix = "work in a clone, so that every number names the commit that made it"
-        yield Finding("git", WARN, f"{place.root} has no commit", fix)
+        yield Finding("git", WARN, f"{context.root} has no commit", fix)
         return
-    changed = _run(["git", "status", "--porcelain", "-uno"], place.root, GIT_SECONDS)
+    changed = _run(["git", "status", "--porcelain", "-uno"], context.root, GIT_SECONDS)
     names = changed.stdout.splitlines() if changed is not None else []
     commit = head.stdout.strip()
     # Settings are recorded key by key, and DVC's own files are its business.
@@ -39,12 +39,12 @@ def git(place: Place) -> Iterator[Finding]:
         yield Finding("git", OK, f"at {commit}, no tracked code is changed")
 
 
-def recipe(place: Place) -> Iterator[Finding]:
+def recipe(context: Context) -> Iterator[Finding]:
     """Whether params.yaml can be read and is what its recipe would give today."""
     from components.config.load import read_yaml
     from components.config.recipes import COMPOSED, compose, recipes_folder, state
 
-    config, params = place.config, Path(place.params)
+    config, params = context.config, Path(context.params)
     composed = str(read_yaml(params).get(COMPOSED, ""))
     found = f"{config.recipe}, protocol {config.data.protocol}, results in {config.paths.artifacts}"
     now = state(compose(recipes_folder(params), config.recipe))
@@ -55,7 +55,7 @@ def recipe(place: Place) -> Iterator[Finding]:
         yield Finding("recipe", OK, found)
 
 
-def data(place: Place) -> Iterator[Finding]:
+def data(context: Context) -> Iterator[Finding]:
     """Which clips of the recipe's data set are there, by the names of their files."""
     from components.address import local_path
     from components.shards.manifest import manifest_table
@@ -63,8 +63,8 @@ def data(place: Place) -> Iterator[Finding]:
     from components.sources.ingest import Look, missing_twin
     from pipelines.index import summarise
 
-    config = place.config
-    source, folder = get_source(config.data.source), local_path(config.paths.data, place.root)
+    config = context.config
+    source, folder = get_source(config.data.source), local_path(config.paths.data, context.root)
     if not folder.is_dir():
         if config.recipe == "sample":
             text = f"{folder} is not there yet"
@@ -98,15 +98,15 @@ def data(place: Place) -> Iterator[Finding]:
         yield Finding("data", WARN, f"{found}; {', '.join(lacking)}", fix)
     else:
         yield Finding("data", OK, found)
-    yield from _room_for_shards(place, body["accepted"])
+    yield from _room_for_shards(context, body["accepted"])
 
 
-def _room_for_shards(place: Place, clips: int) -> Iterator[Finding]:
+def _room_for_shards(context: Context, clips: int) -> Iterator[Finding]:
     """The largest that the shards will be, against the free space, while there are none."""
     from components.address import local_path
 
-    shard = place.config.shard
-    folder = local_path(place.config.paths.artifacts, place.root)
+    shard = context.config.shard
+    folder = local_path(context.config.paths.artifacts, context.root)
     if "://" in shard.uri or (folder / "shards" / "shards.json").is_file():
         return
     while not folder.exists():
@@ -118,19 +118,19 @@ def _room_for_shards(place: Place, clips: int) -> Iterator[Finding]:
         yield Finding("data", PROBLEM, text, "set paths.artifacts or shard.uri to a larger disk")
 
 
-def dvc(place: Place) -> Iterator[Finding]:
+def dvc(context: Context) -> Iterator[Finding]:
     """Which stages `dvc repro` would run; asked only where DVC knows the data already."""
     version = metadata.version("dvc")
-    if not (place.root / ".dvc").is_dir():
-        yield Finding("DVC", PROBLEM, f"{version}; {place.root} is no DVC project", "dvc init")
+    if not (context.root / ".dvc").is_dir():
+        yield Finding("DVC", PROBLEM, f"{version}; {context.root} is no DVC project", "dvc init")
         return
-    if not (place.root / "dvc.lock").is_file():
+    if not (context.root / "dvc.lock").is_file():
         # To know whether data changed, DVC would read all of it.
         yield Finding(
             "DVC", OK, f"{version}; nothing has been run yet, `dvc repro` runs all stages"
         )
         return
-    done = _run([sys.executable, "-m", "dvc", "status", "--json"], place.root, DVC_SECONDS)
+    done = _run([sys.executable, "-m", "dvc", "status", "--json"], context.root, DVC_SECONDS)
     if done is None:
         text = f"{version}; `dvc status` had no answer after {DVC_SECONDS:g} s"
         fix = "let `dvc status` run to its end once: it reads new data to know its hash"
@@ -145,14 +145,14 @@ def dvc(place: Place) -> Iterator[Finding]:
         yield Finding("DVC", OK, f"{version}; {found}")
 
 
-def mlflow(place: Place) -> Iterator[Finding]:
+def mlflow(context: Context) -> Iterator[Finding]:
     """Whether the tracking store answers, and whether runs wait to be sent to it."""
     from components.address import local_path, parse_address, probe
     from mlflow_tracking.publish import pending
     from mlflow_tracking.record import records
     from mlflow_tracking.store import tracking_uri
 
-    address = parse_address(tracking_uri(place.config.tracking, place.root), "tracking")
+    address = parse_address(tracking_uri(context.config.tracking, context.root), "tracking")
     found = f"{metadata.version('mlflow')}, {address.masked}"
     reason = probe(address, ASK_SECONDS)
     if not reason and address.scheme == "sqlite":
@@ -166,7 +166,7 @@ def mlflow(place: Place) -> Iterator[Finding]:
         yield Finding("MLflow", OK, f"{found} (made on first use)")
     else:
         yield Finding("MLflow", OK, f"{found} answers")
-    artifacts = local_path(place.config.paths.artifacts, place.root)
+    artifacts = local_path(context.config.paths.artifacts, context.root)
     waiting = sum(1 for record in records(artifacts) if pending(record))
     if waiting:
         fix = "amr sync (not while a stage is running: it sends by itself)"
@@ -203,12 +203,12 @@ def _server_fault(uri: str) -> str:
     return "" if answer.ok else f"what answers is no MLflow server (status {answer.status_code})"
 
 
-def ray(place: Place) -> Iterator[Finding]:
+def ray(context: Context) -> Iterator[Finding]:
     """Ray's version, and whether the cluster of the settings answers."""
     from components.address import parse_address, probe
 
     version = metadata.version("ray")
-    given = (place.config.ray.address or os.environ.get("RAY_ADDRESS", "")).strip()
+    given = (context.config.ray.address or os.environ.get("RAY_ADDRESS", "")).strip()
     local = given in ("", "local", "auto") or given.startswith(("http://", "https://"))
     if not local:
         address = parse_address(given, "cluster")

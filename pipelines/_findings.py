@@ -26,7 +26,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Place:
+class Context:
     """The project that is looked at, with the settings that a stage would have here."""
 
     root: Path

@@ -60,8 +60,8 @@ def export_program(model: nn.Module, clips: Batch, path: Path, about: Mapping[st
     body = json.dumps({"inputs": shapes, "output": "logits", **about}, indent=1)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Under its own name, which the archive keeps inside, but elsewhere until it is checked.
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as place:
-        written = Path(place) / path.name
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as temporary:
+        written = Path(temporary) / path.name
         torch.export.save(program, written, extra_files={ABOUT: body})
         loaded = torch.export.load(written).module()
         worst = _largest_difference(wrapped, loaded, clips)

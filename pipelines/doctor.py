@@ -15,10 +15,10 @@ from dataclasses import asdict
 
 from pipelines import _checks_machine as machine
 from pipelines import _checks_project as project
-from pipelines._findings import OK, PROBLEM, STATES, WARN, Finding, Place
+from pipelines._findings import OK, PROBLEM, STATES, WARN, Context, Finding
 from pipelines._terminal import ended_politely, painted
 
-CHECKS: tuple[tuple[str, Callable[[Place], Iterable[Finding]], float], ...] = (
+CHECKS: tuple[tuple[str, Callable[[Context], Iterable[Finding]], float], ...] = (
     ("Python", machine.python, 5.0),
     ("packages", machine.packages, 30.0),
     ("git", project.git, 30.0),
@@ -43,10 +43,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     parser.add_argument("--params", default=str(project.ROOT / "params.yaml"), help="settings file")
     args = parser.parse_intermixed_args(argv)
-    place = Place(project.ROOT, args.params, tuple(args.overrides))
+    context = Context(project.ROOT, args.params, tuple(args.overrides))
     found = []
     for name, check, seconds in CHECKS:
-        for finding in in_time(name, check, place, seconds):
+        for finding in in_time(name, check, context, seconds):
             found.append(finding)
             if not args.json:
                 show(finding)
@@ -58,14 +58,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def in_time(
-    name: str, check: Callable[[Place], Iterable[Finding]], place: Place, seconds: float
+    name: str, check: Callable[[Context], Iterable[Finding]], context: Context, seconds: float
 ) -> list[Finding]:
     """What the check finds, or that it broke or had found nothing after `seconds`."""
     said: queue.SimpleQueue[list[Finding]] = queue.SimpleQueue()
 
     def work() -> None:
         try:
-            said.put(list(check(place)))
+            said.put(list(check(context)))
         except Exception as error:  # noqa: BLE001 - whatever breaks a check is what it has found
             said.put([broken(name, error)])
 

@@ -75,13 +75,13 @@ def _again(recorded: Recorded, artifacts: Path, data: Path, tolerance: float) ->
         raise StageError(
             f"stage {recorded.stage!r} has no numbers to compare; run `dvc repro` instead"
         )
-    with tempfile.TemporaryDirectory(prefix="reproduce-") as place:
-        folder = Path(place) / "artifacts"
+    with tempfile.TemporaryDirectory(prefix="reproduce-") as temporary:
+        folder = Path(temporary) / "artifacts"
         folder.mkdir()
         for entry in artifacts.iterdir():
             if entry.name not in OWN and entry.name not in OUTPUTS[recorded.stage]:
                 (folder / entry.name).symlink_to(entry)
-        settings = Path(place) / "params.yaml"
+        settings = Path(temporary) / "params.yaml"
         settings.write_text(yaml.safe_dump(to_dict(recorded.config)))
         words = [f"paths.artifacts={folder}", f"paths.data={data}"]
         if recorded.model:
@@ -96,7 +96,7 @@ def _again(recorded: Recorded, artifacts: Path, data: Path, tolerance: float) ->
                 *words,
             ],
             cwd=ROOT,
-            env=os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{place}/mlflow.db"},
+            env=os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{temporary}/mlflow.db"},
         )
         if done.returncode:
             raise StageError(f"stage {recorded.stage} ended with status {done.returncode}")

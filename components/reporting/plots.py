@@ -160,10 +160,10 @@ def training(results: Results) -> str | None:
 
 
 def modality_weights(results: Results) -> str | None:
-    """Mean weight of the video, per place of the main model: clean and under each attack."""
+    """Mean weight of the video, per stage of the main model: clean and under each attack."""
     weights = results.models[results.main].get("weights") or {}
-    places = list(weights.get("clean", {}))
-    if not places:
+    stages = list(weights.get("clean", {}))
+    if not stages:
         return None
     attacks = weights.get("attacked", {})
     words = words_by_name([results.models[results.main]])
@@ -173,11 +173,11 @@ def modality_weights(results: Results) -> str | None:
     tables = [weights["clean"], *(t for cells in attacks.values() for t in cells.values())]
     with matplotlib.rc_context(STYLE):
         figure, axes = _figure(7.2, 0.7 + 0.19 * len(labels))
-        for p, place in enumerate(places):
+        for p, stage in enumerate(stages):
             for y, table in enumerate(reversed(tables)):
-                groups = table.get(place, [])
-                offset = (p - (len(places) - 1) / 2) * 0.22
-                label = place if y == 0 else None
+                groups = table.get(stage, [])
+                offset = (p - (len(stages) - 1) / 2) * 0.22
+                label = stage if y == 0 else None
                 axes.plot(
                     groups, [y + offset] * len(groups), "o", ms=4, alpha=0.8,
                     color=COLOURS[p % len(COLOURS)], label=label,

@@ -18,7 +18,7 @@ import pytest
 from pipelines import _checks_machine as machine
 from pipelines import _checks_project as project
 from pipelines import doctor
-from pipelines._findings import OK, PROBLEM, WARN, Finding, Place
+from pipelines._findings import OK, PROBLEM, WARN, Context, Finding
 from tests._support.cli import ROOT, amr, write_clips
 
 PARAMS = str(ROOT / "params.yaml")
@@ -30,8 +30,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_clips(tmp_path_factory.mktemp("sample") / "data")
 
 
-def here(*overrides: str, root: Path = ROOT) -> Place:
-    return Place(root, PARAMS, overrides)
+def here(*overrides: str, root: Path = ROOT) -> Context:
+    return Context(root, PARAMS, overrides)
 
 
 def closed_port() -> int:
@@ -261,7 +261,7 @@ def test_what_answers_in_a_servers_place(
 def test_a_check_that_never_ends_is_given_up() -> None:
     stop = threading.Event()
 
-    def stuck(place: Place) -> list[Finding]:
+    def stuck(context: Context) -> list[Finding]:
         stop.wait(60)
         return []
 
@@ -280,7 +280,7 @@ def test_a_check_that_never_ends_is_given_up() -> None:
     ],
 )
 def test_a_check_that_breaks_is_a_finding(error: Exception, words: str, fix: str) -> None:
-    def breaks(place: Place) -> list[Finding]:
+    def breaks(context: Context) -> list[Finding]:
         raise error
 
     (found,) = doctor.in_time("torch", breaks, here(), 10.0)
