@@ -64,7 +64,8 @@ PEERS = {"decord": with_decord, "video_reader": with_video_reader, "torchcodec":
 
 def peers() -> tuple[dict[str, Callable[[list[str]], int]], dict[str, str]]:
     """The peers that import here, and why the others do not."""
-    there, away = {}, {}
+    there: dict[str, Callable[[list[str]], int]] = {}
+    away: dict[str, str] = {}
     for name, decode in PEERS.items():
         try:
             importlib.import_module(f"{name}.decoders" if name == "torchcodec" else name)

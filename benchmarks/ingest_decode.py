@@ -157,7 +157,7 @@ def _psnr(exact: Path, fast: Path) -> float:
             pairs = zip(*(f.read_all().column("rgb").to_pylist() for f in (one, two)), strict=True)
             for clips in pairs:
                 a, b = (np.frombuffer(b"".join(c), np.uint8).astype(np.float64) for c in clips)
-                worst = min(worst, 10 * np.log10(255**2 / max(np.mean((a - b) ** 2), 1e-10)))
+                worst = min(worst, 10 * np.log10(255**2 / max(float(np.mean((a - b) ** 2)), 1e-10)))
     return float(worst)
 
 

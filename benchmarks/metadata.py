@@ -26,7 +26,7 @@ from benchmarks._bench import ROOT, Result
 from components.config import Config, load_config
 from components.datasets import select_split
 from components.ntu.roster import all_clips
-from components.search import results
+from components.search import output
 from components.search.study import Search
 from components.shards import ShardSet
 from components.shards.index import seal
@@ -163,13 +163,13 @@ def _tune(folder: Path, trials: int, epochs: int) -> dict[str, Any]:
         worth = random.uniform(0.2, 0.6)
         for epoch in range(1, epochs + 1):
             search.epoch(trial.key, _row(epoch, worth + 0.02 * epoch))
-            results.write_trial(folder / "trials", search.record(trial.key), running=True)
+            output.write_trial(folder / "trials", search.record(trial.key), running=True)
         search.end(trial.key, "completed")
-        results.write_trial(folder / "trials", search.record(trial.key))
+        output.write_trial(folder / "trials", search.record(trial.key))
         times.append(time.perf_counter() - start)
     start = time.perf_counter()
-    table = results.table(config, search.records())
-    results.write_table(folder, table)
+    table = output.table(config, search.records())
+    output.write_table(folder, table)
     tenth = max(1, trials // 10)
     return {
         "ms_a_trial_first_tenth": 1e3 * sum(times[:tenth]) / tenth,

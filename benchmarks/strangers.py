@@ -12,6 +12,7 @@ of their budgets. `ratio` is the worst share of clips that fell, over models and
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from components.attacks.losses import fooled, margin_of, target_margin
 from components.attacks.region import Region
 from components.batch import Batch, logits_of
 from components.evaluation.cascade import run_cascade
-from components.evaluation.evaluate import abilities
+from components.evaluation.evaluate import model_outputs
 from components.evaluation.suite import entries_of
 from components.seeds import normal
 
@@ -100,7 +101,7 @@ def momentum(model: nn.Module, clips: Batch, threat: ThreatModel) -> Batch:
             hit = torch.zeros_like(standing, dtype=torch.bool)
             for step in range(STEPS):
                 logits, _, grads = value_and_grad(
-                    model, zone.batch, x, lambda out, y, t=target: target_margin(out, y, t)
+                    model, zone.batch, x, partial(target_margin, target=target)
                 )
                 new = fooled(logits, zone.batch.label) & ~hit
                 for name, value in x.items():
@@ -197,7 +198,7 @@ def run(args: list[str]) -> Result:
     for name, model, clips in trained(options.artifacts, options.clips):
         if wanted and name not in wanted:
             continue
-        entries = entries_of(options.suite, abilities(model, clips)[0])
+        entries = entries_of(options.suite, model_outputs(model, clips)[0])
         left = run_cascade(model, clips, entries, THREAT, seed=0).standing
         for cell in CELLS:
             fell = fallen(model, clips.select(left[cell].nonzero().flatten()), cell, chosen)

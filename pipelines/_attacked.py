@@ -116,8 +116,9 @@ def attack(
     """A prediction with the attacks of the gallery in each cell that the threat model allows."""
     if one.prepared is None or one.answer is None:
         return Attacked(one)
-    known = one.job.action in predictor.classes
-    label = predictor.classes.index(one.job.action) if known else one.answer["label"]
+    action, label, known = one.job.action, one.answer["label"], False
+    if action is not None and action in predictor.classes:
+        label, known = predictor.classes.index(action), True
     # Attacks draw by the clip's name, so they find what they find in the evaluation.
     batch = one.prepared.batch._replace(label=torch.tensor([label]), clip_id=(one.job.name,))
     shown = shown_of(QUICK)
