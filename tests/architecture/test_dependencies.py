@@ -34,6 +34,7 @@ NOT_IMPORTED = {
     "types-PyYAML": "read by mypy",
     "types-requests": "read by mypy",
     "import-linter": "a command: lint-imports",
+    "ipykernel": "the kernel that nbclient starts",
     "mkdocs": "a command",
     "mkdocs-material": "a theme of mkdocs, named in mkdocs.yml",
 }
