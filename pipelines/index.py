@@ -116,6 +116,8 @@ def summarise(
     chosen = split_counts(table.filter(table.column("accepted")), data)
     summary["before_rejection"] = everything
     summary.update(chosen)
+    if note := get_source(source).note:
+        summary["notes"] = [*summary.get("notes", ()), note]
     return summary
 
 

@@ -94,6 +94,7 @@ def lineage(stage: Stage, results: Results) -> dict[str, Any]:
         "commit": commit(),
         "seed": main.get("seed", stage.config.seed),
         "protocol": stage.config.data.protocol,
+        "joints": (get_source(main["source"]).note or None) if "source" in main else None,
         "attack suite": " ".join(str(main[k]) for k in ("suite", "suite_hash") if k in main),
         "threat model": main.get("threat_fingerprint"),
         "shards": main.get("shards_fingerprint"),

@@ -29,7 +29,9 @@ class SampleSection(Section):
 class DataSection(Section):
     """Which data set, and which clips train, validate and test."""
 
-    source: str = setting("ntu", "adapter of the data set: ntu, utd_mhad, imigue or your own")
+    source: str = setting(
+        "ntu", "adapter of the data set: ntu, pyskl, azure_kinect, mediapipe, ... (docs/data.md)"
+    )
     protocol: Literal["xsub60", "xview60", "xsub120", "xset120", "imigue", "custom"] = setting(
         "xsub60", "which clips train and which test"
     )

@@ -8,6 +8,7 @@ import numpy as np
 from components.config.data import DataSection
 from components.ntu.protocol import Parts, assign
 from components.shards import ShardSet
+from components.sources import SOURCES
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ def select_split(shards: ShardSet, data: DataSection) -> Split:
 
 def describe(data: DataSection, shards: ShardSet, split: Split) -> dict[str, Any]:
     """What was trained and tested on, as plain values for logs, lineage and reports."""
+    note = SOURCES[shards.source].note if shards.source in SOURCES else ""
     return {
         "source": shards.source,
         "unit": shards.unit,
@@ -53,5 +55,5 @@ def describe(data: DataSection, shards: ShardSet, split: Split) -> dict[str, Any
         "val": len(split.val),
         "test": len(split.test),
         "classes": len(split.classes),
-        "notes": list(split.notes),
+        "notes": [*split.notes, *([note] if note else [])],
     }

@@ -49,7 +49,8 @@ class Source:
     `whole_file` is the path of a clip's video where one file, from its first frame to its last, is
     one clip: `shard.decode=fast` reads it by itself. `digest` is of what decides a clip where its
     files hold other clips too; None = of `files`. `class_name` names an action number; a data
-    set without names shows the number.
+    set without names shows the number. `note` is what whoever reads a figure must know of the data;
+    index, card and report say it.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Source:
     class_name: Callable[[int], str] = "A{:03d}".format
     whole_file: Callable[[Path, Found], Path] | None = None
     digest: Callable[[Path, Found], str] | None = None
+    note: str = ""
 
 
 def inside(root: Path, name: str) -> Path:

@@ -1,7 +1,7 @@
 """The data sets that `data.source` may name."""
 
 from components.errors import UserError
-from components.sources import azure_kinect, imigue, ntu, pyskl, utd_mhad
+from components.sources import azure_kinect, imigue, mediapipe_pose, ntu, pyskl, utd_mhad
 from components.sources.base import Source
 
 SOURCES: dict[str, Source] = {
@@ -11,6 +11,7 @@ SOURCES: dict[str, Source] = {
     imigue.SOURCE.name: imigue.SOURCE,
     pyskl.SOURCE.name: pyskl.SOURCE,
     azure_kinect.SOURCE.name: azure_kinect.SOURCE,
+    mediapipe_pose.SOURCE.name: mediapipe_pose.SOURCE,
 }
 
 
