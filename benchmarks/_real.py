@@ -22,7 +22,7 @@ from components.evaluation.bootstrap import over_seeds
 from components.evaluation.cascade import run_cascade
 from components.evaluation.cost import count_passes
 from components.evaluation.piece import threat_of
-from components.evaluation.suite import Entry
+from components.evaluation.suite import MARGIN, Entry
 from components.models import build_model
 from components.training.data import open_data, open_split
 from components.training.loop import train_epochs
@@ -89,7 +89,7 @@ def judge(
     n_restarts: int = 2,
     targeted: bool = False,
 ) -> Verdicts:
-    """Every clip of the split under PGD with random starts, in the three cells.
+    """Every clip of the split under PGD with random starts and `margin_pgd`, in the three cells.
 
     targeted: what stands meets `TARGETED` too
     """
@@ -99,7 +99,7 @@ def judge(
     dataset = ClipDataset.for_model(opened, rows, chosen.classes, to_dict(config.model))
     pgd = Entry("pgd", "pgd", {"steps": steps, "n_restarts": n_restarts})
     # The joint cell starts from what stands in the others: a suite of its own for each verdict.
-    suites = [[pgd], [pgd, TARGETED]] if targeted else [[pgd]]
+    suites = [[pgd, MARGIN], [pgd, MARGIN, TARGETED]] if targeted else [[pgd, MARGIN]]
     threat = threat_of(config.threat)
     ids: list[str] = []
     clean: list[torch.Tensor] = []

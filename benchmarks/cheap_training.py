@@ -3,9 +3,10 @@
     python -m benchmarks cheap_training -- --shards artifacts/shards [--seeds 3] [--epochs 14]
 
 All recipes train the same model on the same clips in this process; passes are counted at the model.
-The verdict is the worst case over the three cells under PGD-20 with two restarts: on the test
-clips, or with `--on val` on held-out training subjects, where recipes are to be chosen. Each run is
-stored as it ends and the same command goes on where it stopped. Takes hours on two cores.
+The verdict is the worst case over the three cells under PGD-20 with two restarts and `margin_pgd`:
+on the test clips, or with `--on val` on held-out training subjects, where recipes are to be chosen.
+Each run is stored as it ends and the same command goes on where it stopped. Takes hours on two
+cores.
 """
 
 import argparse
@@ -30,6 +31,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "nfgsm": {"train.method": "nfgsm"},
     "fgsm_rs": {"train.method": "fgsm_rs"},
     "pgd2": {"train.attack.steps": 2, "epochs": 0.85},
+    "pgd2-margin": {"train.attack.steps": 2, "train.attack.loss": "soft_margin", "epochs": 0.85},
     "pgd2-early": {"train.attack.steps": 2, "train.attack.early_stop": True},
     "pgd3-early": {"train.attack.steps": 3, "train.attack.early_stop": True, "epochs": 0.75},
 }

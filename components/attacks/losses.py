@@ -48,6 +48,21 @@ def soft_margin(output: ModelOutput | Tensor, label: Tensor, sharpness: Tensor) 
     return wrong.logsumexp(dim=1) / sharpness - right
 
 
+def spread_of(wrong: Tensor) -> Tensor:
+    """Standard deviation [B] of the wrong logits [B, K], which are -inf at the right class."""
+    others = wrong.isfinite()
+    count = others.sum(1).clamp(min=1)
+    mean = torch.where(others, wrong, 0.0).sum(1) / count
+    squares = torch.where(others, (wrong - mean[:, None]).square(), 0.0)
+    return (squares.sum(1) / count).sqrt().clamp(min=1e-6)
+
+
+def own_soft_margin(output: ModelOutput | Tensor, label: Tensor) -> Tensor:
+    """`soft_margin` at 4 / spread of the wrong logits in this very output: no clean pass needed."""
+    wrong = wrong_logits(logits_of(output).detach().float(), label)
+    return soft_margin(output, label, 4.0 / spread_of(wrong))
+
+
 def target_margin(output: ModelOutput | Tensor, label: Tensor, target: Tensor) -> Tensor:
     """Logit of `target` [B] minus the right one, [B]."""
     logits = logits_of(output).float()
@@ -81,7 +96,12 @@ def dlr_targeted(output: ModelOutput | Tensor, label: Tensor, target: Tensor) ->
     return gap / (top[:, 0] - top[:, 2:].mean(dim=1) + 1e-12)
 
 
-LOSSES: dict[str, Loss] = {"ce": cross_entropy, "margin": margin, "dlr": dlr}
+LOSSES: dict[str, Loss] = {
+    "ce": cross_entropy,
+    "margin": margin,
+    "soft_margin": own_soft_margin,
+    "dlr": dlr,
+}
 
 
 def get_loss(loss: str | Loss, label_smoothing: float = 0.0) -> Loss:

@@ -14,7 +14,14 @@ from torch import Tensor
 
 from components.attacks.best import Best
 from components.attacks.gradient import Model, frozen, predict, value_and_grad, value_of
-from components.attacks.losses import Loss, fooled, soft_margin, target_margin, wrong_logits
+from components.attacks.losses import (
+    Loss,
+    fooled,
+    soft_margin,
+    spread_of,
+    target_margin,
+    wrong_logits,
+)
 from components.attacks.pgd import start_seeds
 from components.attacks.region import Region
 from components.attacks.threat import ThreatModel
@@ -66,7 +73,7 @@ def margin_pgd(
         best = Best(region.clean, batch.label)
         best.done = fooled(logits, batch.label)
         if steps:
-            _add(best, net, region, _soft(_spread(wrong)), steps, seed, f"{name}/soft")
+            _add(best, net, region, _soft(spread_of(wrong)), steps, seed, f"{name}/soft")
         ranked = wrong.argsort(1, descending=True)
         for turn in range(min(n_targets, logits.shape[1] - 1) if target_steps else 0):
             towards = _towards(ranked[:, turn])
@@ -99,16 +106,6 @@ def _add(
         zone = region.select(open_)
         found = _climb(net, zone, lambda i, done: objective(open_[i], done), steps, seed, name)
         best.merge(found, open_)
-
-
-def _spread(wrong: Tensor) -> Tensor:
-    """Standard deviation [B] of the wrong logits [B, K], -inf at the right class."""
-    others = wrong.isfinite()
-    count = others.sum(1).clamp(min=1)
-    values = torch.where(others, wrong, torch.zeros_like(wrong))
-    mean = values.sum(1) / count
-    squares = torch.where(others, (wrong - mean[:, None]).square(), torch.zeros_like(wrong))
-    return (squares.sum(1) / count).sqrt().clamp(min=1e-6)
 
 
 def _climb(

@@ -49,6 +49,10 @@ class TrainAttackSection(Section):
     rgb_eps: float = setting(8 / 255, "budget on the video", unit="pixels of [0, 1]", ge=0)
     skeleton_eps: float = setting(0.05, "budget on the joints", unit="metres", ge=0)
     steps: int = setting(2, "steps of PGD; many cheap epochs serve small sets best", ge=1)
+    loss: Literal["ce", "soft_margin"] = setting(
+        "ce",
+        "what the attack climbs: cross-entropy, or the margin whatever the scale of the logits",
+    )
     rel_alpha: float = setting(0.0, "alpha / eps; 0 = 2.5 / steps (Madry)", ge=0)
     modalities: Literal["rgb", "skeleton", "both", "mix"] = setting(
         "both", "what is attacked; mix draws one of the three for each step"

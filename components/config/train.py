@@ -37,6 +37,11 @@ class TrainSection(Section):
     rollback: bool = setting(True, "roll back when catastrophic overfitting shows")
 
     def __post_init__(self) -> None:
+        if self.attack.loss != "ce" and self.method not in ("pgd_at", "mart"):
+            raise UserError(
+                f"train.attack.loss={self.attack.loss} is for pgd_at and mart; "
+                f"{self.method} says itself what its attack climbs"
+            )
         if self.attack.early_stop and self.method == "trades":
             raise UserError(
                 "train.attack.early_stop stops at misclassified clips, and the attack of TRADES "

@@ -5,7 +5,7 @@ from typing import Any
 
 from components.config.train import TrainSection
 
-ATTACK = ("steps", "rel_alpha", "early_stop", "modalities")
+ATTACK = ("steps", "loss", "rel_alpha", "early_stop", "modalities")
 
 
 def train_settings(**changes: Any) -> TrainSection:

@@ -105,6 +105,16 @@ def test_soft_margin_climbs_in_the_direction_of_the_sharpened_cross_entropy():
     assert torch.allclose(cosine, torch.ones(5), atol=1e-5)
 
 
+@pytest.mark.parametrize("factor", [0.25, 16.0])
+def test_the_margin_of_training_has_no_scale_either(factor, model, clips):
+    """PGD on `soft_margin` moves the same way whatever the logits' scale; on cross-entropy not."""
+    scaled = Scaled(model, factor)
+    for loss, same in (("soft_margin", True), ("ce", False)):
+        one = pgd(model, clips, NARROW, seed=0, steps=4, loss=loss)
+        other = pgd(scaled, clips, NARROW, seed=0, steps=4, loss=loss)
+        assert torch.equal(one.skeleton, other.skeleton) == same
+
+
 def test_breaks_at_least_what_pgd_of_equal_cost_breaks(model, clips, wrong):
     for cell in ("rgb", "skeleton", "both"):
         threat = NARROW.cell(cell)

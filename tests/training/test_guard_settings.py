@@ -54,6 +54,7 @@ CHANGES = [
     ("pgd_at", {"attack": {"steps": 3}}),
     ("pgd_at", {"attack": {"steps": 2, "rel_alpha": 0.1}}),
     ("pgd_at", {"attack": {"steps": 2, "early_stop": True}}),
+    ("pgd_at", {"attack": {"steps": 2, "loss": "soft_margin"}}),
     ("pgd_at", {"attack": {"steps": 2, "rgb_eps": 0.1}}),
     ("pgd_at", {"attack": {"steps": 2, "skeleton_eps": 0.2}}),
     ("pgd_at", {"attack": {"steps": 2, "modalities": "rgb"}}),

@@ -115,6 +115,12 @@ def test_early_stop_of_trades_is_refused():
         train_settings(method="trades", early_stop=True)
 
 
+def test_a_loss_that_the_method_does_not_climb_is_refused():
+    with pytest.raises(UserError, match="soft_margin is for pgd_at and mart; trades says itself"):
+        train_settings(method="trades", loss="soft_margin")
+    assert train_settings(method="mart", loss="soft_margin").attack.loss == "soft_margin"
+
+
 def test_a_method_is_added_by_one_entry_and_runs(monkeypatch, fresh, section, data, threat):
     """PGD whose examples are averaged with the clean clips, as a user would add it."""
 

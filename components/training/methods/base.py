@@ -80,7 +80,7 @@ def attackable(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def craft_pgd(problem: InnerProblem) -> Batch:
-    """PGD on the cross-entropy of the fused prediction (Madry et al., arXiv 1706.06083)."""
+    """PGD on the fused prediction (Madry et al., arXiv 1706.06083), by `train.attack.loss`."""
     attack = problem.train.attack
     with attackable(problem.module) as net:
         return pgd(
@@ -91,7 +91,7 @@ def craft_pgd(problem: InnerProblem) -> Batch:
             steps=problem.steps(),
             rel_alpha=attack.rel_alpha,
             early_stop=attack.early_stop,
-            loss="ce",
+            loss=attack.loss,
             name="train",
         )
 
