@@ -21,6 +21,8 @@ MODULES = {
     "psycopg2-binary": "psycopg2",
     "adversarial-robustness-toolbox": "art",
     "cosmic-ray": "cosmic_ray",
+    "decord2": "decord",
+    "video-reader-rs": "video_reader",
 }
 # Declared and not imported by our own code, each for a reason.
 NOT_IMPORTED = {
@@ -79,6 +81,9 @@ EXTRAS = {
 @pytest.mark.parametrize("folder", ["components", "pipelines", "mlflow_tracking", *EXTRAS])
 def test_what_is_imported_is_declared(folder: str) -> None:
     known = modules(EXTRAS.get(folder, RUN))
+    # A script with an environment of its own has its list beside it.
+    for path in (ROOT / folder).rglob("requirements.txt"):
+        known |= modules(set(re.findall(r"^[\w.-]+(?===)", path.read_text(), re.M)))
     missing = {name: str(path) for name, path in imported(folder).items() if name not in known}
     assert not missing, f"imported, not declared in pyproject.toml: {missing}"
 

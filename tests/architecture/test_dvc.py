@@ -22,13 +22,14 @@ ORDER = ["index", "shard", "tune", "train", "evaluate", "register", "report"]
 WHERE = {"recipe", "variant", "seeds", "compare", "paths", "sample", "tracking", "ray", "shard"}
 # The writers of shards decide what lies in them, which the stages behind see as their input.
 SHARDS = ("components/shards/",)
-# These start, lock, name or refuse something; what they let through is the same.
+# These start, lock, name, show or refuse something; what they let through is the same.
 PLAIN = (
     "components/address.py",
     "components/cpus.py",
     "components/errors.py",
     "components/files.py",
     "components/fingerprint.py",
+    "components/progress.py",
 )
 
 
