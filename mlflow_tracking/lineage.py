@@ -28,17 +28,13 @@ PACKAGES = ("torch", "ray", "mlflow", "dvc", "numpy", "pyarrow", "av", "safetens
 
 def collect(config: Config, artifacts: Path, root: Path = ROOT) -> dict[str, Any]:
     """All facts by name; what cannot be known here is None."""
-    sent, _, changed = os.environ.get(COMMIT, "").partition("-")
-    commit = git(root, "rev-parse", "HEAD") or sent or None
-    if commit is None:
-        log.warning("no git commit to record: %s is no repository, and no job names one", root)
-    status = git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", *WRITTEN_BY_DVC)
+    commit, dirty = code(root)
     shards = read_json(artifacts / "shards" / "shards.json")
     return {
         "git_commit": commit,
-        "git_dirty": bool(status) if status is not None else (bool(changed) if sent else None),
+        "git_dirty": dirty,
         "git_branch": git(root, "rev-parse", "--abbrev-ref", "HEAD"),
-        "git_diff_sha": _git_diff(root) if status else None,
+        "git_diff_sha": _git_diff(root) if dirty else None,
         "dvc_lock": file_hash(root / "dvc.lock"),
         "data": data_hash(root / "data.dvc"),
         "manifest": file_hash(artifacts / "manifest.parquet"),
@@ -49,6 +45,23 @@ def collect(config: Config, artifacts: Path, root: Path = ROOT) -> dict[str, Any
         "python": platform.python_version(),
         "hardware": hardware(),
     }
+
+
+def code(root: Path = ROOT) -> tuple[str | None, bool | None]:
+    """The commit of the project's code, and whether its files differ from it.
+
+    A submitted job's folder is no repository: there it is what the job was sent with, and None
+    without that.
+    """
+    commit = git(root, "rev-parse", "HEAD")
+    if commit is None:
+        sent, _, changed = os.environ.get(COMMIT, "").partition("-")
+        if sent:
+            return sent, bool(changed)
+        log.warning("no git commit to record: %s is no repository, and no job names one", root)
+        return None, None
+    status = git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", *WRITTEN_BY_DVC)
+    return commit, None if status is None else bool(status)
 
 
 def tags(facts: Mapping[str, Any]) -> dict[str, Any]:

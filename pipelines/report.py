@@ -1,7 +1,6 @@
 """Last stage: one page to look at and one table to read, from the files of the other stages."""
 
 import platform
-import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -18,8 +17,9 @@ from components.reporting.words import labels_of, named_classes
 from components.sample.folder import MARKER
 from components.sources import get_source
 from mlflow_tracking.evaluation import log_report
+from mlflow_tracking.lineage import code
 from mlflow_tracking.serving import class_names
-from pipelines._stage import ROOT, Stage, run_stage
+from pipelines._stage import Stage, run_stage
 
 PACKAGES = ("torch", "ray", "mlflow", "dvc", "pyarrow", "av")
 
@@ -106,16 +106,9 @@ def lineage(stage: Stage, results: Results) -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The commit of the project's code, marked when files differ from it; None without git."""
-    try:
-        words = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-        done = subprocess.run(
-            words, cwd=ROOT, capture_output=True, text=True, check=True, timeout=20
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        print(f"no git commit to record: {error}", file=sys.stderr)
-        return None
-    return done.stdout.strip()
+    """The commit of the project's code, marked when files differ from it; None where unknown."""
+    found, dirty = code()
+    return found and found[:12] + ("-dirty" if dirty else "")
 
 
 if __name__ == "__main__":

@@ -4,10 +4,13 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from components.config import Config, apply_overrides
 from mlflow_tracking import lineage
 from mlflow_tracking.card import _eps, headlines
 from mlflow_tracking.run import pipeline_run, start_run
+from pipelines import report
 
 
 def git(folder: Path, *words: str) -> None:
@@ -87,3 +90,17 @@ def test_budgets_and_headlines_are_written_as_papers_do() -> None:
         "| clean | 50.0 % | 40.0 - 60.0 |",
         "| worst case, both | 50.0 % | 40.0 - 60.0 |",
     ]
+
+
+def test_a_job_and_its_report_name_the_commit_they_were_sent_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(lineage.COMMIT, "0123456789abcdef-changed")
+    assert lineage.code(tmp_path) == ("0123456789abcdef", True)
+    # As in a job's folder, where git has nothing to say.
+    monkeypatch.setattr(lineage, "git", lambda root, *words: None)
+    assert report.commit() == "0123456789ab-dirty"
+    monkeypatch.setenv(lineage.COMMIT, "0123456789abcdef")
+    assert report.commit() == "0123456789ab"
+    monkeypatch.delenv(lineage.COMMIT)
+    assert report.commit() is None
