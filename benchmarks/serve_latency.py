@@ -119,11 +119,11 @@ def _register(folder: Path) -> tuple[Predictor, str]:
     evaluation.write_text(json.dumps({"model": "amr"}))
     uri = f"sqlite:///{folder}/mlflow.db"
     client = MlflowClient(uri, uri)
-    run = client.create_run(store.experiment_id(client, uri, "serve_latency"))
+    logged = client.create_logged_model(store.experiment_id(client, uri, "serve_latency"), "amr")
     version = registry.add_version(
         registry.Candidate("amr", checkpoint, evaluation, folder / "none", shards),
         name="amr",
-        run_id=run.info.run_id,
+        model_id=logged.model_id,
         uri=uri,
         card="",
         facts={},

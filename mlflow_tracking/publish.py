@@ -1,8 +1,9 @@
 """Brings MLflow's run up to a record: only what it has not yet, again until it is there.
 
 What was sent twice because of a kill in between is stored once: a run is looked up by its key (a
-tag) before it is made, MLflow drops an exact repetition of a value (same run, name, step, time),
-and an artifact replaces the one of its name. So anyone may call `publish`, at any time.
+tag) before it is made, and so is a model; MLflow drops an exact repetition of a value (same run,
+name, step, time), and an artifact replaces the one of its name. So anyone may call `publish` at any
+time.
 """
 
 import logging
@@ -19,6 +20,7 @@ from filelock import FileLock
 
 from components.errors import UserError
 from mlflow_tracking import store
+from mlflow_tracking.linked import send_data_set, send_model
 from mlflow_tracking.record import RUNNING, Record
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ Item = TypeVar("Item")
 
 KEY_TAG = "amr.key"
 METRICS_AT_ONCE, NAMES_AT_ONCE = 900, 90  # MLflow's limits of a request are 1000 and 100
+KINDS = ("params", "tags", "artifacts", "data_sets", "models")
 INTERVAL, LONGEST_PAUSE = 5.0, 30.0  # seconds
 # What a server answers when the value itself is wrong; it would be refused for ever.
 REFUSED = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "MAX_LIMIT_EXCEEDED", "INVALID_STATE"}
@@ -39,7 +42,7 @@ def pending(record: Record) -> bool:
     body, done = record.body(), record.published()
     return (
         record.count() > done["metrics"]
-        or any(_fresh(body, done, kind) for kind in ("params", "tags", "artifacts"))
+        or any(_fresh(body, done, kind) for kind in KINDS)
         or _status(body) != done["status"]
         or bool(record.parent and pending(record.parent))
     )
@@ -95,6 +98,9 @@ def _send(record: Record, done: dict[str, Any], client: "MlflowClient") -> None:
     for tags in _chunks(_fresh(body, done, "tags"), NAMES_AT_ONCE):
         _offer(lambda some: batch(tags=some), [RunTag(*pair) for pair in tags], record, done)
         done["tags"].update(tags)
+    for name, entry in _fresh(body, done, "data_sets"):
+        _offer(lambda some: send_data_set(client, run_id, some[0]), [entry], record, done)
+        done["data_sets"][name] = entry
     for points in _chunks(record.points(done["metrics"]), METRICS_AT_ONCE):
         finite = [Metric(p.name, p.value, p.ms, p.step) for p in points if math.isfinite(p.value)]
         _offer(lambda some: batch(metrics=some), finite, record, done)
@@ -106,6 +112,12 @@ def _send(record: Record, done: dict[str, Any], client: "MlflowClient") -> None:
         _offer(partial(_upload, client, run_id, target), files, record, done)
         done["artifacts"][target] = kept["sha256"]
         record.save_published(done)
+    for key, entry in _fresh(body, done, "models"):
+        # Noted before it is sent: what MLflow refuses for what it is must not come again.
+        done["models"][key] = {"id": None, "entry": entry}
+        send = partial(_send_model, client, run_id, key, record.folder, done)
+        _offer(send, [entry], record, done)
+        record.save_published(done)
     status, ended_at = _status(body)
     if status == RUNNING and done["status"] != [status, ended_at]:
         client.update_run(run_id, status)
@@ -114,6 +126,17 @@ def _send(record: Record, done: dict[str, Any], client: "MlflowClient") -> None:
         shutil.rmtree(record.folder / "files", ignore_errors=True)  # an ended run logs no more
     done["status"] = [status, ended_at]
     record.save_published(done)
+
+
+def _send_model(
+    client: "MlflowClient",
+    run_id: str,
+    key: str,
+    folder: Path,
+    done: dict[str, Any],
+    entries: list[Any],
+) -> None:
+    done["models"][key]["id"] = send_model(client, run_id, key, entries[0], folder)
 
 
 def _upload(client: "MlflowClient", run_id: str, target: str, files: list[Path]) -> None:
@@ -128,9 +151,11 @@ def _status(body: dict[str, Any]) -> list[Any]:
 def _fresh(body: dict[str, Any], done: dict[str, Any], kind: str) -> list[tuple[str, Any]]:
     """What is new or another than what MLflow has; of an artifact it has the hash."""
     had = done[kind]
+    if kind == "models":
+        had = {key: model["entry"] for key, model in had.items()}
     return [
         (name, value)
-        for name, value in body[kind].items()
+        for name, value in body.get(kind, {}).items()
         if had.get(name) != (value["sha256"] if kind == "artifacts" else value)
     ]
 
@@ -160,6 +185,19 @@ def _offer(
         half = len(items) // 2
         _offer(send, items[:half], record, done)
         _offer(send, items[half:], record, done)
+
+
+def try_publish(record: Record, uri: str) -> None:
+    """Publish what a record has got since its run ended; what is refused now stays pending."""
+    try:
+        publish(record, uri, store.client(uri))
+    except Exception as error:  # noqa: BLE001 - whatever the server does, the stage goes on
+        log.warning(
+            "run %s has not got its new figures (%s); send them later with: "
+            "python -m pipelines.sync",
+            record.key,
+            error,
+        )
 
 
 class Publisher:

@@ -1,6 +1,7 @@
 """One run of a stage on disk: what it is, its figures, its files. `publish.py` tells MLflow of it.
 
-    tracking/<key>/record.json     name, experiment, parent, parameters, tags, artifacts, status
+    tracking/<key>/record.json     name, experiment, parent, parameters, tags, artifacts, status,
+                                   data sets, models with their figures
     tracking/<key>/metrics.csv     one value a line: milliseconds since 1970, step, name, value
     tracking/<key>/files/          artifacts as they were when they were logged
     tracking/<key>/published.json  what MLflow has of all this
@@ -50,6 +51,7 @@ class Record:
             if not self.body():
                 body = {
                     **{"key": self.key, "parent": None, "params": {}, "tags": {}, "artifacts": {}},
+                    **{"data_sets": {}, "models": {}},
                     **{"status": RUNNING, "started_at": now_ms(), "ended_at": None, **about},
                 }
                 write_json(self.folder / "record.json", body)
@@ -74,10 +76,11 @@ class Record:
         """What MLflow has: its id of the run, at which address, how many metric values, ...
 
         refused: how many values and files it would not take for what they are.
+        models: by key its id of the model, and the entry that it has of it.
         """
         return {
             **{"run_id": None, "uri": None, "metrics": 0, "refused": 0, "status": [RUNNING, None]},
-            **{"params": {}, "tags": {}, "artifacts": {}},
+            **{"params": {}, "tags": {}, "artifacts": {}, "data_sets": {}, "models": {}},
             **read_json(self.folder / "published.json"),
         }
 

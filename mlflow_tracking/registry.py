@@ -141,37 +141,43 @@ def fetch(tracking_uri: str, model_uri: str, into: Path) -> tuple[Path, Path]:
     return found[0], found[1]
 
 
+def in_use(mlflow: "MlflowClient", name: str, model_id: str) -> bool:
+    """Whether a version was made of this model of MLflow's, which must not change then."""
+    versions = mlflow.search_model_versions(f"name = '{name}'")
+    return any(version.source == f"models:/{model_id}" for version in versions)
+
+
 def add_version(
     candidate: Candidate,
     *,
     name: str,
-    run_id: str,
+    model_id: str,
     uri: str,
     card: str,
     facts: Mapping[str, Any],
     config: Mapping[str, Any],
     tags: Mapping[str, Any],
 ) -> str:
-    """Log the model under `run_id` and register it as a new version of `name`."""
+    """Put the files into MLflow's model `model_id` and register it as a new version of `name`."""
     import mlflow
 
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     with TemporaryDirectory() as temporary:
         files = _stage_files(candidate, Path(temporary), card, facts)
-        with mlflow.start_run(run_id=run_id):
-            info = mlflow.pyfunc.log_model(
-                name="model",
-                python_model=str(Path(__file__).with_name("model_code.py")),
-                artifacts=files,
-                code_paths=[str(_code(Path(temporary), package)) for package in PACKAGES],
-                signature=signature(),
-                input_example=input_example(config["model"]),
-                pip_requirements=requirements(),
-                metadata={"format": "safetensors+json", **candidate.identity},
-            )
+        # In no run: within one, MLflow would link that run's figures again, on no data set.
+        info = mlflow.pyfunc.log_model(
+            name=candidate.model,
+            model_id=model_id,
+            python_model=str(Path(__file__).with_name("model_code.py")),
+            artifacts=files,
+            code_paths=[str(_code(Path(temporary), package)) for package in PACKAGES],
+            signature=signature(),
+            input_example=input_example(config["model"]),
+            pip_requirements=requirements(),
+            metadata={"format": "safetensors+json", **candidate.identity},
+        )
     client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
-    client.log_model_params(info.model_id, names.texts(config["model"]))
     check_pickle_free(client, info.model_id)
     found = mlflow.register_model(
         info.model_uri, name, tags=names.texts(tags, names.TAG_LIMIT), await_registration_for=60

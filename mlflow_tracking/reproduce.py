@@ -59,13 +59,15 @@ def read_run(mlflow: "MlflowClient", run_id: str) -> Recorded:
             config = from_dict(yaml.safe_load((folder / "params.yaml").read_text()))
     except (MlflowException, OSError) as error:
         raise UserError(f"run {run_id} cannot be read or holds no lineage: {error}") from error
+    tags = run.data.tags
+    # Beside a training's own figures are those that evaluations have added to it.
+    added = ("test/",) if tags["stage"] == "train" else ()
     metrics = {
         (key, point.step): point.value
         for key in run.data.metrics
-        if not CLOCK.search(key)
+        if not CLOCK.search(key) and not key.startswith(added)
         for point in mlflow.get_metric_history(run_id, key)
     }
-    tags = run.data.tags
     return Recorded(run_id, tags["stage"], tags.get("model", ""), facts, config, metrics)
 
 

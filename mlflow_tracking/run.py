@@ -12,6 +12,7 @@ another live process has that run, it starts one of its own.
 import hashlib
 import json
 import logging
+import math
 import os
 import uuid
 from collections.abc import Mapping
@@ -26,7 +27,8 @@ from components.config import Config, flatten, to_dict
 from components.config.evaluate import TrackingSection
 from components.files import try_lock
 from mlflow_tracking import lineage, names, store
-from mlflow_tracking.publish import Publisher, publish
+from mlflow_tracking.linked import DataSet, model_entry
+from mlflow_tracking.publish import Publisher, publish, try_publish
 from mlflow_tracking.record import FOLDER, RUNNING, Record, now_ms
 from mlflow_tracking.system import Sampler
 
@@ -55,6 +57,7 @@ class Run:
         self._lock = lock
         self._tracking = tracking
         self._above = above
+        self._others: list[Record] = []  # ended runs to which this one has added something
         self._publisher = Publisher(record, store.tracking_uri(tracking))
         self._sampler = Sampler(record) if watched else None
 
@@ -101,6 +104,24 @@ class Run:
         self.record.update(artifacts=kept)
         self._publisher.poke()
 
+    def log_data_set(self, data: DataSet, context: str) -> None:
+        """Say which clips the run reads; context: what for, such as "train"."""
+        self.record.update(data_sets={context: data.entry(context)})
+        self._publisher.poke()
+
+    def log_model(self, key: str, name: str, data: DataSet, **about: Any) -> None:
+        """Say that the run made or measured a model, after its figures (`linked.model_entry`).
+
+        key: what the model is known by, the same in all runs: the hash of its weights
+        """
+        self.record.update(models={key: model_entry(self.record, name, data, **about)})
+        self._publisher.poke()
+
+    def model_id(self, key: str) -> str | None:
+        """MLflow's id of a model; None as long as it has not been published."""
+        model_id: str | None = self.record.published()["models"].get(key, {}).get("id")
+        return model_id
+
     def headline(self, metrics: Mapping[str, float], prefix: str = "") -> None:
         """Log final figures here and, with `prefix`, on the run of the whole pipeline."""
         self.log_metrics(metrics)
@@ -108,14 +129,24 @@ class Run:
             values = {names.clean_name(f"{prefix}{k}"): v for k, v in metrics.items()}
             self._above.add_metrics(values, 0)
 
+    def add_to(self, other: Record, metrics: Mapping[str, float]) -> None:
+        """Add figures to the record of a run that has ended, beside those of any earlier time."""
+        steps = [p.step for p in other.points() if p.name in metrics]
+        other.add_metrics(metrics, max(steps, default=-1) + 1)
+        self._others.append(other)
+
     def end(self, status: str = "FINISHED") -> bool:
-        """End the run (FINISHED, FAILED or KILLED); whether all of it has reached MLflow."""
+        """End the run (FINISHED, FAILED or KILLED); whether all of it has reached MLflow.
+
+        Whoever ends a run by Ctrl-C does not wait for a server.
+        """
+        patience = min(self._tracking.patience, 0.5 if status == "KILLED" else math.inf)
         if self._sampler:
             self._sampler.stop()
         for record in (self._above, self.record):
             if record:
                 record.update(status=status, ended_at=now_ms())
-        sent = self._publisher.finish(self._tracking.patience)
+        sent = self._publisher.finish(patience)
         if not sent:
             log.warning(
                 "MLflow has not taken everything of run %s (%s); it is kept in %s. "
@@ -124,6 +155,8 @@ class Run:
                 self._publisher.error or "too slow",
                 self.record.folder,
             )
+        for other in self._others if sent else ():
+            try_publish(other, store.tracking_uri(self._tracking))
         if self._lock:
             self._lock.release()
             self._lock = None

@@ -11,6 +11,7 @@ from filelock import FileLock
 from components.address import masked, parse_address, probe
 from components.config.evaluate import TrackingSection
 from components.errors import UserError
+from mlflow_tracking.view import VIEW_TAG
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -21,10 +22,11 @@ EXPERIMENT_TAGS = {
     # The UI shows its pages for training, not those for language models.
     "mlflow.experimentKind": "custom_model_development",
     "mlflow.note.content": (
-        "Robust action recognition from video and skeletons. Compare: search `tags.stage = "
-        "'evaluate'`, sort by `test/robust_acc/worst`, and look at the chart view; each evaluation "
-        "has its table in its description. All names: docs/mlflow.md."
+        "Robust action recognition from video and skeletons. Compare: add "
+        "`?viewStateShareKey=robustness` to the address of the runs; each evaluation has its table "
+        "in its description. All names: docs/mlflow.md."
     ),
+    **VIEW_TAG,
 }
 
 
@@ -94,7 +96,8 @@ def turn(uri: str) -> AbstractContextManager[Any]:
 
 
 def quiet() -> None:
-    """Keep MLflow's links and bars out of the stages' output."""
+    """Keep MLflow's links, bars and notes on its tables out of the stages' output."""
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 

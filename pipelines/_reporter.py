@@ -11,7 +11,10 @@ from typing import IO
 from tqdm import tqdm
 
 from components.attacks import CELLS, MODALITIES
-from components.config import Config
+from components.checkpoint import read_config
+from components.config import Config, flatten
+from components.shards import ShardSet
+from mlflow_tracking.linked import data_set
 from mlflow_tracking.names import epoch_metrics
 from mlflow_tracking.run import Run, start_run
 from pipelines._progress import Event
@@ -34,8 +37,10 @@ COLUMNS = (
 class Reporter:
     """Handles the messages of one training run, in the driver; a context that closes its files."""
 
-    def __init__(self, config: Config, artifacts: Path, out: Path, clips: int) -> None:
-        self.config, self.artifacts, self.out = config, artifacts, out
+    def __init__(
+        self, config: Config, artifacts: Path, out: Path, clips: int, shards: ShardSet | None = None
+    ) -> None:
+        self.config, self.artifacts, self.out, self.shards = config, artifacts, out, shards
         self.model = config.run
         self.rows: dict[int, Event] = {}
         self.first = 0
@@ -65,7 +70,7 @@ class Reporter:
         trace: TracebackType | None,
     ) -> None:
         if error is not None:
-            self._line(f"stopped: {error}")
+            self._line(f"stopped: {error or type(error).__name__}")
         if self.bar is not None:
             self.bar.close()
         self.file.close()
@@ -106,6 +111,7 @@ class Reporter:
         (self.out / "metrics.json").write_text(json.dumps(summary, indent=2) + "\n")
         for row in result.history:  # of which a kill or a lost channel may have kept some away
             self._log(row)
+        self._log_model(result)
         self.run.log_artifact(result.best, "checkpoint")
         self.run.log_artifact(self.out / "history.csv")
         self.run.headline(
@@ -157,6 +163,27 @@ class Reporter:
     def _log(self, row: Event) -> None:
         self.run.log_metrics(epoch_metrics(row), step=row["epoch"], at=row["finished_at"])
 
+    def _log_model(self, result: TrainResult) -> None:
+        """The kept checkpoint with the validation figures of its epoch."""
+        if self.shards is None:
+            return
+        config, best = self.config, result.metrics
+        about = read_config(result.best)
+        clips = {"train": self.clips, "val": best["val_clips"]}
+        data = {name: data_set(config.recipe, self.shards, name, n) for name, n in clips.items()}
+        for name, one in data.items():
+            self.run.log_data_set(one, name)
+        self.run.log_model(
+            about["weights_sha256"],
+            self.model,
+            data["val"],
+            split="val",
+            step=best["epoch"],
+            params={k: v for k, v in flatten(config).items() if k.startswith(DECIDING)},
+            tags={"variant": config.variant, "recipe": config.recipe, "seed": config.seed},
+            checkpoint=result.best,
+        )
+
     def _line(self, text: str) -> None:
         self.file.write(text + "\n")
         self.file.flush()
@@ -174,6 +201,7 @@ class Reporter:
         temporary.replace(self.out / "history.csv")
 
 
+DECIDING = ("model.", "train.", "seed")  # settings that a model is told apart by
 _BAR = "{desc} |{bar:20}| {percentage:3.0f} % [{elapsed}<{remaining}]"
 
 

@@ -72,7 +72,7 @@ def main(stage: Stage) -> None:
                 gpus=stage.config.ray.gpus_per_worker,
             )
             write_results(stage, name, clips, pieces, [Path(path) for path in paths])
-            log_evaluation(stage.config, stage.artifacts, name)
+            log_evaluation(stage.config, stage.artifacts, name, stage.shards)
 
 
 def runs(stage: Stage) -> list[str]:

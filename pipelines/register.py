@@ -6,12 +6,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from components.checkpoint import load_model
+from components.checkpoint import load_model, read_config
 from components.datasets import describe, select_split
 from components.files import read_json, write_json
 from components.shards import ShardSet
 from mlflow_tracking import lineage, names, registry, store
 from mlflow_tracking.card import render
+from mlflow_tracking.evaluation import model_tags, test_split
 from mlflow_tracking.gate import Decision, decide
 from mlflow_tracking.record import newest
 from mlflow_tracking.run import Run, start_run
@@ -96,13 +97,17 @@ def register(
     uri = store.tracking_uri(config.tracking)
     store.require_answer(uri)
     mlflow = store.client(uri)
-    run_id = run.publish()
+    run_id, model_id = _linked(stage, candidate, run, candidate.identity["checkpoint_sha256"])
     present = registry.champion(mlflow, settings.name)
     version = registry.find_version(mlflow, settings.name, candidate.identity)
     rival = present[1] if present and present[0] != version else None
     decision = decide(candidate.evaluated(), rival, settings, data["test"])
     facts = _facts(stage, candidate)
     if version is None:
+        if registry.in_use(mlflow, settings.name, model_id):
+            # Measured again on other terms: the version of before keeps its files.
+            key = "-".join(candidate.identity.values())
+            run_id, model_id = _linked(stage, candidate, run, key)
         _, checkpoint = load_model(candidate.checkpoint)
         summary = candidate.evaluated().summary
         card = render(
@@ -124,7 +129,7 @@ def register(
         version = registry.add_version(
             candidate,
             name=settings.name,
-            run_id=run_id,
+            model_id=model_id,
             uri=uri,
             card=card,
             facts=facts,
@@ -135,6 +140,24 @@ def register(
     registry.assign_aliases(mlflow, settings.name, version, decision)
     run.set_tags({"gate": "passed" if decision.promote else "failed", "version": version})
     return _result(stage, candidate, decision, version, present[0] if present else None, run_id)
+
+
+def _linked(stage: Stage, candidate: registry.Candidate, run: Run, key: str) -> tuple[str, str]:
+    """The ids of the run and of MLflow's model of the candidate, which has its figures now."""
+    summary = candidate.evaluated().summary
+    data = test_split(stage.config, summary, candidate.shards["fingerprint"], stage.shards)
+    run.log_data_set(data, "test")
+    about = {"params": _params(candidate), "tags": model_tags(summary)}
+    run.log_model(key, candidate.model, data, split="test", **about)
+    run_id, model_id = run.publish(), run.model_id(key)
+    if model_id is None:
+        raise StageError(f"MLflow refused the model of run {run.key}; the lines above say why")
+    return run_id, model_id
+
+
+def _params(candidate: registry.Candidate) -> dict[str, Any]:
+    section = read_config(candidate.checkpoint)["model"]
+    return {f"model.{name}": value for name, value in section.items()}
 
 
 def _facts(stage: Stage, candidate: registry.Candidate) -> dict[str, Any]:

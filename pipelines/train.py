@@ -20,12 +20,12 @@ def main(stage: Stage) -> None:
     config, shards = stage.tuned().config, stage.shards
     if "://" not in shards:
         stage.require(Path(shards), "shard")
-    _, split = open_split(config, shards)
+    opened, split = open_split(config, shards)
     out = stage.artifacts / "train" / config.run
     out.mkdir(parents=True, exist_ok=True)
     storage = run_storage(config, stage.artifacts)
     read, written = ([Path(at)] if "://" not in at else [] for at in (shards, storage))
-    with Reporter(config, stage.artifacts, out, len(split.train)) as reporter:
+    with Reporter(config, stage.artifacts, out, len(split.train), opened) as reporter:
         with (
             cluster(config.ray, read=read, written=written),
             progress_channel(reporter.handle) as channel,

@@ -22,7 +22,8 @@ from pipelines._trial_runs import TrialRuns
 
 CALLS = (
     *("create_experiment", "create_run", "log_batch", "log_artifact"),
-    *("set_terminated", "update_run"),
+    *("set_terminated", "update_run", "log_inputs", "log_outputs", "create_logged_model"),
+    *("set_logged_model_tags", "log_model_artifact", "finalize_logged_model"),
 )
 
 
