@@ -37,7 +37,7 @@ test: $(DEV_STAMP)  ## all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-cluster: $(DEV_STAMP)  ## several Ray nodes on this machine, some of them lost; needs root
-	$(BIN)/python -m pytest tests/cluster $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests/cluster --timeout=1800 $(PYTEST_ARGS)
 
 style: $(DEV_STAMP)  ## format and fix
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .

@@ -46,6 +46,11 @@ def save_checkpoint(folder: str | Path, model: nn.Module, config: Mapping[str, A
     return write_folder(folder, {WEIGHTS: weights, CONFIG: to_json(body)})
 
 
+def checkpoint_files(folder: str | Path) -> dict[str, bytes]:
+    """The files of a checkpoint by name, as `write_folder` takes them; CheckpointError if none."""
+    return {name: _read(Path(folder), name) for name in (WEIGHTS, CONFIG)}
+
+
 def load_model(folder: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     """The model in eval mode and its configuration, from a folder of `save_checkpoint`.
 

@@ -5,12 +5,14 @@ functions, and the stages hand them over.
 """
 
 import contextlib
+import errno
+import functools
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import ray
 from ray.exceptions import (
@@ -25,7 +27,7 @@ from ray.exceptions import (
 )
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from components.address import Address, parse_address, probe
+from components.address import Address, masked, parse_address, probe
 from components.config.train import RaySection
 from components.cpus import usable_cpus
 from components.progress import Progress
@@ -50,6 +52,7 @@ QUIET = {
 }
 ANSWER_SECONDS = 120.0  # a node that is busy starts a process slowly
 NOTICE = 300.0  # seconds; a task may take long, but nobody should wonder whether one still runs
+NO_SPACE, STORE = "No space left on device", "AWS Error"  # Arrow may give no number
 OBJECT_STORE = 256 * 2**20  # batches never pass through it, so it stays small
 
 
@@ -187,16 +190,18 @@ def parallel(
     describe: str = "",
     gpus: float = 0.0,
     on_lost: Callable[[Item], Out] | None = None,
-) -> Iterator[Out]:
+    arrived: Callable[[Out], Any] | None = None,
+) -> Iterator[Any]:
     """`function` of each item, one CPU and `gpus` each; results in order of items, with progress.
 
     At most `workers` run at once (0 = one per CPU). A task whose worker or node dies is run again
     up to three times; after that `on_lost(item)` gives the result, or StageError names the item.
-    An error that the function raises ends the run and is raised here.
+    An error that the function raises ends the run and is raised here. `arrived` takes each result
+    as soon as it is there, in any order, and gives what is kept in its place.
     """
     limit = workers or c.cpus
-    task = ray.remote(function).options(num_cpus=1, num_gpus=gpus, max_retries=3)
-    results: dict[int, Out] = {}
+    task = ray.remote(_clear(function)).options(num_cpus=1, num_gpus=gpus, max_retries=3)
+    results: dict[int, Any] = {}
     running: dict[ray.ObjectRef, int] = {}
     following = iter(range(len(items)))
     yielded = 0
@@ -216,7 +221,8 @@ def parallel(
                     )
                 for ref in done:
                     i = running.pop(ref)
-                    results[i] = _result(ref, items[i], on_lost)
+                    result = _result(ref, items[i], on_lost)
+                    results[i] = arrived(result) if arrived else result
                     shown.update()
                 while yielded in results:
                     yield results.pop(yielded)
@@ -224,6 +230,32 @@ def parallel(
         finally:
             for ref in running:
                 ray.cancel(ref, force=True)
+
+
+def to_nodes(value: Out) -> Callable[[], Out]:
+    """A function that gives `value` on any node of the cluster; it travels to each at most once."""
+    held = ray.put(value)
+    return lambda: ray.get(held)
+
+
+def _clear(function: Callable[[Item], Out]) -> Callable[[Item], Out]:
+    """The function, with a full disk or a store that does not answer as errors a user can mend."""
+
+    @functools.wraps(function)
+    def run(item: Item) -> Out:
+        try:
+            return function(item)
+        except OSError as error:
+            node, text = ray.util.get_node_ip_address(), masked(str(error))
+            if error.errno in (errno.ENOSPC, errno.EDQUOT) or NO_SPACE in text:
+                what, mend = f"no space left on node {node} ({text})", "free some and run"
+            elif STORE in text:
+                what, mend = f"the object store does not answer node {node} ({text})", "run"
+            else:
+                raise
+        raise StageError(f"{what}; {mend} the same command again: what is finished is kept")
+
+    return run
 
 
 def _result(ref: ray.ObjectRef, item: Item, on_lost: Callable[[Item], Out] | None) -> Out:

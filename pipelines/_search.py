@@ -9,6 +9,7 @@ and counts epochs from 1 again when a trial was restarted.
 import json
 import logging
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from components.config import Config, to_dict
-from components.errors import UserError
+from components.checkpoint import checkpoint_files
+from components.config import to_dict
 from components.search.objective import METRIC, TrialRecord, worst_cell
 from components.search.output import (
     FINALIST_SUITE,
@@ -32,6 +33,7 @@ from components.search.output import (
 )
 from components.search.space import trial_config
 from components.search.study import Search
+from pipelines._slots import slots
 from pipelines._stage import StageError
 from pipelines._trial import FAILED, HISTORY, run_trial, score_checkpoint
 from pipelines._trial_cleanup import new_cleanup
@@ -131,6 +133,7 @@ class SearchCallback(tune.Callback):
     def __init__(self, search: Search, runs: TrialRuns, cleanup: Any, out: Path) -> None:
         self.search, self.runs, self.cleanup, self.out = search, runs, cleanup, out
         self.failures: dict[str, str] = {}
+        self.table_at = 0.0
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: TuneTrial, **_: Any) -> None:
         """Its process starts, for the first time or again."""
@@ -177,7 +180,10 @@ class SearchCallback(tune.Callback):
 
     def _write(self, key: str) -> None:
         write_trial(self.out / "trials", self.search.record(key), running=True)
-        write_table(self.out, table(self.search.config, self.search.records()))
+        began = time.monotonic()
+        if began >= self.table_at:  # it has all trials, and may cost a twentieth of the time
+            write_table(self.out, table(self.search.config, self.search.records()))
+            self.table_at = began + 20 * (time.monotonic() - began)
 
     def _known(self, trial: TuneTrial) -> TrialRecord:
         return self.search.record(trial.config["key"])
@@ -246,29 +252,6 @@ def run_search(search: Search, runs: TrialRuns, *, out: Path, shards: str, stora
     return ended or f"{len(search.records())} trials are done"
 
 
-def slots(config: Config, resources: Mapping[str, float]) -> int:
-    """How many trials run side by side: as many as the cluster's CPUs and GPUs hold at once.
-
-    UserError when not even one fits.
-    """
-    workers, section = config.tune.workers, config.ray
-    need = {
-        "CPU": workers * section.cpus_per_worker,
-        "GPU": workers * section.gpus_per_worker,
-    }
-    fits = []
-    for name, amount in need.items():
-        have = resources.get(name, 0.0)
-        if amount > have:
-            raise UserError(
-                f"one trial needs {amount:g} {name}s (tune.workers={workers}) and the "
-                f"cluster has {have:g}; lower tune.workers or ray.{name.lower()}s_per_worker"
-            )
-        if amount:
-            fits.append(int(have / amount))
-    return max(1, min(fits))
-
-
 def score_finalists(search: Search, shards: str) -> None:
     """Second rung: score the finalists that have no score of that kind yet, side by side."""
     config = search.config
@@ -281,8 +264,8 @@ def score_finalists(search: Search, shards: str) -> None:
         best = search.folder / "trials" / trial.key / "best"
         if is_scored(config, trial) or not best.is_dir():
             continue
-        settings = trial_config(config, trial.values)
-        waiting[task.remote(settings, shards, best, suite, clips=limit)] = trial.key
+        settings, files = trial_config(config, trial.values), checkpoint_files(best)
+        waiting[task.remote(settings, shards, files, suite, clips=limit)] = trial.key
     while waiting:
         (done,), _ = ray.wait(list(waiting), num_returns=1)
         key = waiting.pop(done)

@@ -14,6 +14,11 @@ from pipelines._stage import StageError
 Look = Callable[[list[str]], list[str]]
 
 
+def folders(*places: str) -> list[Path]:
+    """Those of the places that are folders; URIs are the same everywhere."""
+    return [Path(place) for place in places if "://" not in place]
+
+
 def check_seen_by_all(
     read: Sequence[Path],
     written: Sequence[Path],

@@ -42,6 +42,11 @@ class Stage:
         return absolute(self.config.paths.data)
 
     @property
+    def raw(self) -> str:
+        """Folder or URI that raw files are read from."""
+        return self.config.paths.data_uri or str(self.data)
+
+    @property
     def artifacts(self) -> Path:
         """The folder of all results."""
         return absolute(self.config.paths.artifacts)
@@ -121,6 +126,8 @@ def check_addresses(stage: Stage) -> None:
     writes = {"paths.artifacts": (config.paths.artifacts, "folder")}
     if stage.name == "sample":
         writes = {"paths.data": (config.paths.data, "folder")}
+    if config.paths.data_uri and stage.name in ("index", "shard"):
+        writes["paths.data_uri"] = (config.paths.data_uri, "storage")
     if config.shard.uri and stage.name in ("shard", "tune", "train", "evaluate"):
         writes["shard.uri"] = (config.shard.uri, "storage")
     if config.ray.storage and stage.name in ("tune", "train"):

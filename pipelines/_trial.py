@@ -1,6 +1,7 @@
 """What runs apart from the driver: one trial's training, and the second rung's evaluation."""
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import ray
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from components.checkpoint import load_model
+from components.checkpoint import load_model, write_folder
 from components.config import Config, from_dict, to_dict
 from components.datasets import BatchLoader, ClipDataset, fixed_batches
 from components.evaluation import evaluate_model
@@ -49,10 +50,11 @@ def run_trial(given: dict[str, Any]) -> None:
 
 
 def score_checkpoint(
-    config: Config, shards_at: str, checkpoint: Path, suite: str, *, clips: int = 0
+    config: Config, shards_at: str, checkpoint: dict[str, bytes], suite: str, *, clips: int = 0
 ) -> dict[str, Any]:
     """Clean and worst-case accuracy of a checkpoint under `suite`, on validation clips.
 
+    checkpoint: its files by name, since this node may not see the driver's folders.
     clips: so many, drawn once by the run's seed; 0 = all. `robust` is that of the worst cell. Each
     accuracy is `{"value", "low", "high", "n"}`.
     """
@@ -61,7 +63,8 @@ def score_checkpoint(
     rows = validation_rows(split.val, clips, config.seed)
     dataset = ClipDataset.for_model(shards, rows, split.classes, to_dict(config.model))
     batches = fixed_batches(len(dataset), config.evaluate.batch_size)
-    model, _ = load_model(checkpoint)
+    with tempfile.TemporaryDirectory(prefix="finalist-") as folder:
+        model, _ = load_model(write_folder(Path(folder) / "best", checkpoint))
     found = evaluate_model(
         model.to(device),
         BatchLoader(dataset, batches, device=device),

@@ -24,7 +24,6 @@ from components.evaluation.piece import (
     key_of,
     read_piece,
     read_table,
-    run_piece,
     threat_of,
     write_atomically,
 )
@@ -35,7 +34,9 @@ from components.files import write_json
 from components.sample.folder import read_marker
 from components.shards import ShardSet
 from mlflow_tracking.evaluation import log_evaluation
-from pipelines._cluster import cluster, parallel
+from pipelines._cluster import cluster
+from pipelines._pieces import run_pieces
+from pipelines._shared_folders import folders
 from pipelines._stage import Stage, StageError, run_stage
 
 log = logging.getLogger("evaluate")
@@ -61,17 +62,16 @@ def main(stage: Stage) -> None:
     if section.export:
         check_licence(synthetic(stage, clips.ids), section.allow_licensed_export)
     plans = {name: plan(stage, name, clips) for name in names}
-    with cluster(stage.config.ray, written=[stage.artifacts]) as c:
+    with cluster(stage.config.ray, read=folders(stage.shards)) as c:
         for name, pieces in plans.items():
-            paths = parallel(
+            paths = run_pieces(
                 c,
-                run_piece,
                 pieces,
                 workers=stage.config.ray.tasks,
                 describe=f"evaluate {name}: {len(clips.ids)} clips, {section.suite}",
                 gpus=stage.config.ray.gpus_per_worker,
             )
-            write_results(stage, name, clips, pieces, [Path(path) for path in paths])
+            write_results(stage, name, clips, pieces, paths)
             log_evaluation(stage.config, stage.artifacts, name, stage.shards)
 
 
@@ -103,7 +103,7 @@ def test_clips(stage: Stage) -> Clips:
 
 def synthetic(stage: Stage, ids: Sequence[str]) -> bool:
     """Whether the bundled generator lists every one of these clips among its own files."""
-    marker = read_marker(stage.data)
+    marker = read_marker(stage.raw)
     own = {Path(file).stem for file in marker["files"]} if marker else set()
     return own.issuperset(ids)
 

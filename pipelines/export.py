@@ -137,7 +137,7 @@ def _facts(
         model=config["model"],
         classes=class_names(config["classes"], shards.source),
         data=describe(stage.config.data, shards, select_split(shards, stage.config.data)),
-        synthetic=is_synthetic(stage.data) or stage.config.recipe == "sample",
+        synthetic=is_synthetic(stage.raw) or stage.config.recipe == "sample",
         summary=summary,
         method=str(config.get("train", {}).get("method", "unknown")),
         commit=lineage.git(ROOT, "rev-parse", "HEAD"),

@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from components.address import masked
 from components.config.data import DataSection
 from components.errors import UserError
 from components.ntu.protocol import PROTOCOLS, Parts, assign
 from components.ntu.roster import all_clips, missing_clips
 from components.shards.manifest import manifest_table, write_manifest
+from components.shards.raw import list_clips, local_root, look_at_all
 from components.sources import Found, get_source
-from components.sources.ingest import Look, look_at_all, missing_twin
+from components.sources.ingest import Look, missing_twin
 from pipelines._stage import Stage, StageError, run_stage
 
 log = logging.getLogger("index")
@@ -28,12 +30,12 @@ def main(stage: Stage) -> None:
     """Index the data folder: artifacts/manifest.parquet and artifacts/index.json."""
     config = stage.config
     source = get_source(config.data.source)
-    log.info("looking for clips under %s", stage.data)
-    listing = source.find(stage.data)
+    log.info("looking for clips under %s", masked(stage.raw))
+    listing = list_clips(source, stage.raw)
     if not listing.clips:
         raise StageError(
-            f"{stage.data} holds no clip of the source {source.name!r}; expected files such as "
-            f"{source.example}" + _strangers(listing.strangers)
+            f"{masked(stage.raw)} holds no clip of the source {source.name!r}; expected files such "
+            f"as {source.example}" + _strangers(listing.strangers)
         )
     looks = list(_look(stage, listing.clips))
     if source.name == "ntu" and not config.data.keep_missing:
@@ -57,11 +59,11 @@ def _look(stage: Stage, clips: list[Found]) -> Iterator[Look]:
         return
     from pipelines._cluster import cluster, parallel
 
-    name, root = stage.config.data.source, stage.data
+    name, where = stage.config.data.source, stage.raw
     seconds = stage.config.index.clip_seconds
 
     def look_at(chunk: list[Found]) -> list[Look]:
-        return look_at_all(get_source(name), root, chunk, seconds)
+        return look_at_all(get_source(name), where, chunk, seconds)
 
     def lost(chunk: list[Found]) -> list[Look]:
         # A clip that kills the process is found by looking at each alone.
@@ -71,7 +73,8 @@ def _look(stage: Stage, clips: list[Found]) -> Iterator[Look]:
         return [seen for part in parts for seen in part]
 
     chunks = [clips[i : i + CLIPS_PER_TASK] for i in range(0, len(clips), CLIPS_PER_TASK)]
-    with cluster(stage.config.ray, read=[stage.data]) as c:
+    local = local_root(where)
+    with cluster(stage.config.ray, read=[local] if local else []) as c:
         results = parallel(
             c,
             look_at,

@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import psutil
+import yaml
 
+from components.address import local_path
 from components.files import try_lock
 
 # What a workspace owns: never replaced by what a job brings along.
@@ -42,6 +44,7 @@ def main(argv: list[str]) -> int:
     if workspace.resolve() != package and not (workspace / ".git").exists():
         refresh(package, workspace)
     forget_lost_dvc(workspace)
+    make_data_folder(workspace)
     # The interpreter's own folder first: stages call `python` and must find this one.
     path = str(Path(sys.executable).parent) + os.pathsep + os.environ.get("PATH", "")
     command = [sys.executable, "-m", "dvc", "repro", *argv[1:]]
@@ -74,6 +77,14 @@ def refresh(package: Path, workspace: Path) -> None:
         # A workspace is no git checkout, and DVC must be told so.
         command = [sys.executable, "-m", "dvc", "init", "--no-scm", "-q"]
         subprocess.run(command, cwd=workspace, check=True, timeout=INIT_SECONDS)
+
+
+def make_data_folder(workspace: Path) -> None:
+    """An empty one, which DVC wants to see, where raw files lie in an object store."""
+    params = workspace / "params.yaml"
+    paths = yaml.safe_load(params.read_text())["paths"] if params.is_file() else {}
+    if paths.get("data_uri"):
+        local_path(paths["data"], workspace).mkdir(parents=True, exist_ok=True)
 
 
 def forget_lost_dvc(workspace: Path) -> None:

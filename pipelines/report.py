@@ -15,6 +15,7 @@ from components.reporting.table import rows_of, terminal_table, to_csv
 from components.reporting.train_eps import train_eps_csv, train_eps_tables
 from components.reporting.words import labels_of, named_classes
 from components.sample.folder import MARKER
+from components.shards.storage import open_store
 from components.sources import get_source
 from mlflow_tracking.evaluation import log_report
 from mlflow_tracking.lineage import code
@@ -40,7 +41,7 @@ def write_report(stage: Stage) -> None:
     page = build_page(
         results,
         title=f"Robust RGB-skeleton action recognition: {stage.config.recipe}",
-        synthetic=is_synthetic(stage.data),
+        synthetic=is_synthetic(stage.raw),
         differences=differences(stage.artifacts, results),
         train_eps=tables,
         lineage=lineage(stage, results),
@@ -77,14 +78,14 @@ def gallery_of_page(results: Results) -> dict[str, Any]:
 
 def show(stage: Stage) -> None:
     """Print the table of results."""
-    if is_synthetic(stage.data):
+    if is_synthetic(stage.raw):
         print("synthetic sample: no results on NTU-RGB+D")
     print(terminal_table(results_of(stage)))
 
 
-def is_synthetic(data: Path) -> bool:
+def is_synthetic(data: str | Path) -> bool:
     """Whether the raw data is the bundled sample, by the marker it carries."""
-    return (data / MARKER).is_file()
+    return open_store(data).size(MARKER) is not None
 
 
 def lineage(stage: Stage, results: Results) -> dict[str, Any]:

@@ -7,16 +7,17 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 from components.ntu.crop import MARGIN
 from components.shards.index import INDEX, seal, unseal
 from components.shards.manifest import found_rows, read_manifest
+from components.shards.raw import local_root
 from components.shards.schema import JPEG_QUALITY
 from components.shards.storage import open_store
 from components.shards.writer import Plan, Written, plan_shards, read_alone, write_shard
 from components.sources import get_source
 from pipelines._cluster import Cluster, cluster, parallel
+from pipelines._shared_folders import folders
 from pipelines._stage import Stage, StageError, run_stage
 
 log = logging.getLogger("shard")
@@ -45,15 +46,15 @@ def main(stage: Stage) -> None:
     plans = plan_shards(
         clips,
         clips_per_shard=section.clips_per_shard,
-        root=str(stage.data),
+        root=stage.raw,
         where=stage.shards,
         settings=settings,
         seconds=config.index.clip_seconds,
     )
     unseal(store)
     started = time.monotonic()
-    local = [] if "://" in stage.shards else [Path(stage.shards)]
-    with cluster(config.ray, read=[stage.data], written=local) as c:
+    raw = local_root(stage.raw)
+    with cluster(config.ray, read=[raw] if raw else [], written=folders(stage.shards)) as c:
         written = write_all(c, plans, config.ray.tasks)
     body = seal(store, written, settings)
     if section.uri:

@@ -12,6 +12,7 @@ from pipelines._cluster import cluster
 from pipelines._progress import ProgressCallback, progress_channel
 from pipelines._ray import run_storage, run_training
 from pipelines._reporter import Reporter
+from pipelines._shared_folders import folders
 from pipelines._stage import Stage, run_stage
 
 
@@ -24,10 +25,9 @@ def main(stage: Stage) -> None:
     out = stage.artifacts / "train" / config.run
     out.mkdir(parents=True, exist_ok=True)
     storage = run_storage(config, stage.artifacts)
-    read, written = ([Path(at)] if "://" not in at else [] for at in (shards, storage))
     with Reporter(config, stage.artifacts, out, len(split.train), opened) as reporter:
         with (
-            cluster(config.ray, read=read, written=written),
+            cluster(config.ray, read=folders(shards), written=folders(storage)),
             progress_channel(reporter.handle) as channel,
         ):
             result = run_training(

@@ -18,6 +18,7 @@ from mlflow_tracking.run import Run, start_run
 from pipelines._cluster import cluster
 from pipelines._ray import run_storage
 from pipelines._search import run_name, run_search, score_finalists
+from pipelines._shared_folders import folders
 from pipelines._stage import Stage, StageError, run_stage
 from pipelines._trial_runs import TrialRuns
 
@@ -50,7 +51,7 @@ def main(stage: Stage) -> None:
         output.write_trial(out / "trials", trial)
     storage = run_storage(config, stage.artifacts)
     with start_run("tune", config, name="search", artifacts=stage.artifacts) as run:
-        with cluster(config.ray, written=[stage.artifacts]):
+        with cluster(config.ray, read=folders(stage.shards), written=folders(storage)):
             runs = TrialRuns(config, stage.artifacts, run)
             ended = run_search(search, runs, out=out, shards=stage.shards, storage=storage)
             score_finalists(search, stage.shards)

@@ -15,6 +15,9 @@ class Paths(Section):
     """Where raw files are read and results are written; folders that every node sees."""
 
     data: str = setting("data/sample", "raw files: a folder or link that every node sees")
+    data_uri: str = setting(
+        "", "raw files in an object store, e.g. s3://bucket/ntu; empty = those in paths.data"
+    )
     artifacts: str = setting("artifacts/sample", "results of this recipe")
 
 

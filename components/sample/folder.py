@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from components.address import masked
 from components.errors import UserError
+from components.shards.storage import open_store
 
 MARKER = "sample.json"
 README = "README.md"
@@ -15,13 +17,13 @@ class ForeignFilesError(UserError):
     """The folder holds files that no run of the generator wrote."""
 
 
-def read_marker(folder: Path) -> dict[str, Any] | None:
-    """What `sample.json` says about the sample in this folder, or None."""
-    path = folder / MARKER
-    if not path.is_file():
-        return None
+def read_marker(where: str | Path) -> dict[str, Any] | None:
+    """What `sample.json` says about the sample in this folder or URI, or None."""
+    path = f"{masked(str(where))}/{MARKER}"
     try:
-        marker = json.loads(path.read_text())
+        marker = json.loads(open_store(where).read(MARKER))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except ValueError as error:
         raise ForeignFilesError(f"{path} is not readable: {error}; delete it or the folder")
     if not isinstance(marker, dict) or "parameters" not in marker or "files" not in marker:

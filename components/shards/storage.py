@@ -12,6 +12,7 @@ from components.address import masked, parse_address
 from components.errors import UserError
 
 CHUNK = 1 << 20
+S3_ATTEMPTS = 8  # of one request, about half a minute; Arrow's own give up after six seconds
 
 
 class Store(NamedTuple):
@@ -109,9 +110,18 @@ def open_store(where: str | Path, *, create: bool = False) -> Store:
         raise UserError(
             f"{address.masked!r} is no storage URI that Arrow can open: {masked(str(error))}"
         ) from error
+    if isinstance(filesystem, fs.S3FileSystem):
+        filesystem = _patient(filesystem)
     if create:
         filesystem.create_dir(root, recursive=True)
     return Store(filesystem, root, address.uri)
+
+
+def _patient(s3: fs.S3FileSystem) -> fs.S3FileSystem:
+    """The same store, asked again for longer while it answers 503; a URI cannot say so."""
+    _, (options,) = s3.__reduce__()
+    patience = fs.AwsStandardS3RetryStrategy(max_attempts=S3_ATTEMPTS)
+    return fs.S3FileSystem(**options, retry_strategy=patience)
 
 
 def publish(temporary: Path, target: Path) -> None:

@@ -20,6 +20,7 @@ import PIL
 import pyarrow as pa
 
 from components.ntu.skeleton import Rejected
+from components.shards.raw import near, states_of
 from components.shards.schema import META, clip_row, clip_schema, rows_to_batch
 from components.shards.storage import Store, hash_file, open_store, publish
 from components.sources import get_source
@@ -160,18 +161,19 @@ def _write(plan: Plan, path: Path) -> tuple[list[dict[str, Any]], list[dict[str,
 def _keep(plan: Plan, found: Found, expected: int) -> Kept:
     if str(found.clip) in plan.deadly:
         raise Rejected("kills-reader", "the process that read it died")
-    return keep(
-        get_source(plan.settings["source"]),
-        Path(plan.root),
-        found,
-        frames=plan.settings["frames"],
-        size=plan.settings["size"],
-        margin=plan.settings["margin"],
-        expected=expected,
-        threads=plan.threads,
-        seconds=plan.seconds,
-        decode=plan.settings.get("decode", "exact"),
-    )
+    with near(plan.root, found) as root:
+        return keep(
+            get_source(plan.settings["source"]),
+            root,
+            found,
+            frames=plan.settings["frames"],
+            size=plan.settings["size"],
+            margin=plan.settings["margin"],
+            expected=expected,
+            threads=plan.threads,
+            seconds=plan.seconds,
+            decode=plan.settings.get("decode", "exact"),
+        )
 
 
 def read_alone(plan: Plan) -> frozenset[str]:
@@ -187,24 +189,16 @@ def _inputs(plan: Plan) -> str:
 
     Without a content digest (index.check=names) a file's size and time of change stand for it.
     """
-    source, root = get_source(plan.settings["source"]), Path(plan.root)
+    source = get_source(plan.settings["source"])
     clips = []
     for found, expected, digest in plan.clips:
-        state: object = digest or [_state(path) for path in source.files(root, found)]
+        state: object = digest or states_of(source, plan.root, found)
         clips.append([str(found.clip), found.video, found.skeleton, found.first, found.last, state])
         if source.same_clock is False:
             clips[-1].append(expected)
     versions = [RECIPE, av.__version__, PIL.__version__, pa.__version__]
     body = _json({"settings": dict(plan.settings), "versions": versions, "clips": clips})
     return hashlib.sha256(body).hexdigest()
-
-
-def _state(path: Path) -> list[int]:
-    try:
-        state = path.stat()
-    except OSError:
-        return []
-    return [state.st_size, state.st_mtime_ns]
 
 
 def _finished(store: Store, file: str, inputs: str) -> dict[str, Any] | None:

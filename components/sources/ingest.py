@@ -1,7 +1,6 @@
 """One clip, from its raw files to what a shard or a manifest keeps of it."""
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,13 +101,6 @@ def missing_twin(found: Found) -> Look | None:
     if not found.skeleton:
         return Look(found, "no-skeleton", "there is a video but no skeleton", flags=found.flags)
     return None
-
-
-def look_at_all(
-    source: Source, root: Path, clips: Sequence[Found], seconds: float = 0.0
-) -> list[Look]:
-    """`look` for each clip: the work of one parallel task."""
-    return [look(source, root, found, seconds) for found in clips]
 
 
 def keep(

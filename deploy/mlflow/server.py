@@ -7,7 +7,7 @@ PostgreSQL comes from the system's packages (Debian: apt-get install postgresql)
 the one at --s3 (credentials from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY), or MinIO when its
 program is installed, or, to try things out, moto, which forgets its objects when it ends. Clients
 send artifacts through the MLflow server, so they need no credentials. Everything listens on
-loopback; docs/mlflow.md says how to put it behind a proxy for a team.
+loopback, MLflow on --host where that is given; docs/mlflow.md has a proxy for a team.
 """
 
 import argparse
@@ -162,12 +162,12 @@ def make_bucket(url: str, variables: Mapping[str, str]) -> None:
 
 def start_mlflow(
     folder: Path, database: str, s3: str, variables: Mapping[str, str], port: int = 0,
-    workers: int = 1,
+    workers: int = 1, host: str = HOST,
 ) -> Service:  # fmt: skip
     """`mlflow server` on that database and S3 store; clients need its address alone."""
     port = port or free_port()
     words = [
-        *(sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port)),
+        *(sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port)),
         *("--backend-store-uri", database, "--workers", str(workers)),
         *("--artifacts-destination", f"s3://{BUCKET}/artifacts"),
     ]
@@ -177,7 +177,7 @@ def start_mlflow(
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         **variables,
     }
-    service = _start("mlflow", words, f"http://{HOST}:{port}", folder, variables=settings)
+    service = _start("mlflow", words, f"http://{host}:{port}", folder, variables=settings)
     deadline = time.monotonic() + 120
     while not _healthy(service.url):
         _check(service, deadline)
@@ -229,6 +229,7 @@ def main() -> int:
     """Start all three, print the address, wait for Ctrl-C."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, required=True, help="database, objects and logs")
+    parser.add_argument("--host", default=HOST, help="where MLflow listens, for nodes elsewhere")
     parser.add_argument("--port", type=int, default=5000)
     parser.add_argument("--s3", default="", help="address of an S3 store; empty = start one")
     parser.add_argument("--workers", type=int, default=2)
@@ -248,7 +249,9 @@ def main() -> int:
                     print("no MinIO here: the S3 store is moto, it forgets its objects at the end")
             make_bucket(s3, variables)
             server = running.enter_context(
-                start_mlflow(folder, database.url, s3, variables, args.port, args.workers)
+                start_mlflow(
+                    folder, database.url, s3, variables, args.port, args.workers, args.host
+                )
             )
             print(f"ready: export MLFLOW_TRACKING_URI={server.url}", flush=True)
             server.process.wait()

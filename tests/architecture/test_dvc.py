@@ -51,6 +51,7 @@ def test_parameters_exist(name):
 
 def test_every_section_that_decides_a_result_is_a_parameter_of_its_stages():
     listed = {name: {p for p in STAGES[name]["params"] if isinstance(p, str)} for name in ORDER}
+    assert "paths.data_uri" in listed["index"]  # an object store is no file that DVC could look at
     assert {"data", "model", "threat", "train"} <= listed["train"] & listed["tune"]
     assert {"data", "threat", "evaluate"} <= listed["evaluate"]
     assert {"data", "index"} <= listed["index"]

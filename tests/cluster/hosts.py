@@ -29,7 +29,7 @@ NET = "10.77.0"
 GATEWAY = f"{NET}.1"
 ADDRESSES = {"head": 10, "one": 11, "two": 12, "desk": 20, "services": 30}
 SHARING = ("head", "one", "two")  # the hosts that see the shared folder at /mnt
-TOOLS = ("ip", "unshare", "nsenter", "setpriv")
+TOOLS = ("ip", "ss", "unshare", "nsenter", "setpriv")
 SWITCH = (
     f"set -e; ip link set lo up; ip link add br0 type bridge; ip addr add {GATEWAY}/24 dev br0; "
     # With forwarding on, what leads out of the bridge is refused at once instead of being dropped.
@@ -68,6 +68,7 @@ class Host:
         done = subprocess.run(
             self.command(words, env or {}, cwd), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL, text=True, timeout=seconds, errors="replace",
+            start_new_session=True,  # as if it came from another machine
         )  # fmt: skip
         if check and done.returncode:
             raise AssertionError(
@@ -85,9 +86,26 @@ class Host:
             process = subprocess.Popen(
                 self.command(words, env or {}, cwd),
                 stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True,
+                start_new_session=True,
             )  # fmt: skip
         self.started.append(process)
         return process
+
+    def await_port(self, port: int, seconds: float = 120) -> None:
+        """Return when something listens there on this host's address or on all."""
+        look = ["nsenter", "-t", str(self.first), "-n", "ss", "-Htln", f"sport = :{port}"]
+        deadline = time.monotonic() + seconds
+        while not subprocess.run(look, capture_output=True, timeout=20).stdout:
+            assert time.monotonic() < deadline, f"nothing listens at {self.address}:{port}"
+            time.sleep(0.2)
+
+    def processes(self) -> list[str]:
+        """The command lines of all processes of this host."""
+        found = []
+        for process in psutil.Process(self.first).parent().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                found.append(" ".join(process.cmdline()))
+        return found
 
     def link(self, up: bool) -> None:
         """Plug the network cable in, or pull it."""

@@ -10,8 +10,9 @@ import pytest
 from benchmarks._ntu_files import write_skeleton, write_video
 from components.ntu.people import choose_people
 from components.ntu.skeleton import Rejected, parse_skeleton
+from components.shards.raw import look_at_all
 from components.sources import get_source
-from components.sources.ingest import keep, look_at_all
+from components.sources.ingest import keep
 
 REASONS = {"skeleton-empty", "skeleton-truncated", "skeleton-malformed", "no-body"}
 NUMBERS = [b"nan", b"inf", b"-1", b"0", b"1e400", b"65536", b"9" * 30, b"x", b"\xff", b"2", b""]

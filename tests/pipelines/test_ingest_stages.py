@@ -1,5 +1,6 @@
 """The index and shard stages as a user runs them: counts, reasons, clear errors."""
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from components.shards import ShardSet
 from components.shards.writer import Plan, Written, plan_shards, read_alone, write_shard
 from components.sources import get_source
 from pipelines import index, shard
-from pipelines._cluster import cluster, parallel
+from pipelines._cluster import cluster, parallel, to_nodes
 from pipelines._stage import StageError, run_stage
 
 SPLIT = ["data.protocol=custom", "data.custom.subjects=[1,2]"]
@@ -208,6 +209,26 @@ def test_parallel_keeps_order_and_raises_what_the_task_raised(ray_here: None) ->
         assert list(parallel(c, lambda x: x * x, range(7), workers=2)) == [x * x for x in range(7)]
         with pytest.raises(ZeroDivisionError):
             list(parallel(c, lambda x: 1 // x, [1, 0]))
+
+
+def test_results_are_taken_as_they_arrive_and_values_travel(ray_here: None) -> None:
+    came: list[int] = []
+    with cluster(RaySection()) as c:
+        ten = to_nodes({"value": 10})
+        items = range(5)
+        kept = list(parallel(c, lambda x: x * ten()["value"], items, arrived=came.append))
+    assert sorted(came) == [0, 10, 20, 30, 40] and kept == [None] * 5
+
+
+def test_a_full_disk_is_named_with_its_node(ray_here: None) -> None:
+    def full(number: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with cluster(RaySection()) as c:
+        with pytest.raises(StageError, match=r"no space left on node [\d.]+ .*same command again"):
+            list(parallel(c, full, [errno.ENOSPC]))
+        with pytest.raises(PermissionError):
+            list(parallel(c, full, [errno.EACCES]))
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -12,14 +11,11 @@ from pathlib import Path
 
 import pytest
 import requests
-import yaml
+
+from tests._support.project import commit, copy_project
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-CODE = [
-    "components", "pipelines", "mlflow_tracking", "recipes", "dvc.yaml", "data.dvc",
-    "params.yaml", "pyproject.toml", ".dvcignore",
-]  # fmt: skip
 TINY = {
     "sample": {"clips_per_class": 8},
     "train": {"epochs": 2, "stack_epochs": 1, "batch_size": 16},
@@ -31,28 +27,10 @@ TINY = {
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     """A small copy of the project with the sample laid down, as after a clone."""
-    folder = tmp_path_factory.mktemp("project")
-    for name in CODE:
-        source = ROOT / name
-        if source.is_dir():
-            ignore = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(source, folder / name, ignore=ignore)
-        else:
-            shutil.copy(source, folder / name)
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    params["compare"] = ["amr", "late"]
-    for section, values in TINY.items():
-        params[section].update(values)
-    (folder / "params.yaml").write_text(yaml.safe_dump(params))
-    (folder / ".gitignore").write_text("/data\n/artifacts\n/mlflow.db\n/mlartifacts\n__pycache__\n")
-    for command in (
-        ["git", "init", "-q"],
-        [BIN / "dvc", "init", "-q"],
-        ["git", "add", "-A"],
-        ["git", "-c", "user.name=t", "-c", "user.email=t@t.invalid", "commit", "-qm", "start"],
-        [sys.executable, "-m", "pipelines.sample"],
-    ):
-        _run(folder, command)
+    folder = copy_project(tmp_path_factory.mktemp("project"), ["amr", "late"], TINY)
+    _run(folder, [BIN / "dvc", "init", "-q"])
+    commit(folder)
+    _run(folder, [sys.executable, "-m", "pipelines.sample"])
     return folder
 
 

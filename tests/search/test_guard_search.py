@@ -10,7 +10,7 @@ import ray
 import torch
 from ray.tune.experiment import Trial as TuneTrial
 
-from components.checkpoint import save_checkpoint
+from components.checkpoint import checkpoint_files, save_checkpoint
 from components.config import load_config, to_dict
 from components.models import build_model
 from components.search.objective import TrialRecord
@@ -36,20 +36,20 @@ def checkpoint(tmp_path: Path, tiny_search: list[str]):
     model = build_model({**spec, "num_classes": 3})
     about = {"model": spec, "num_classes": 3, "classes": [1, 2, 3]}
     save_checkpoint(tmp_path / "best", model, about)
-    return config, tmp_path / "best"
+    return config, checkpoint_files(tmp_path / "best")
 
 
 def test_the_second_rung_reads_validation_clips_alone(checkpoint, tiny_shards) -> None:
-    config, folder = checkpoint
-    found = score_checkpoint(config, str(tiny_shards), folder, "thin")
+    config, files = checkpoint
+    found = score_checkpoint(config, str(tiny_shards), files, "thin")
     assert found["clean"]["n"] == 16  # two subjects of eight clips; one subject tests
     assert {cell["n"] for cell in found["cells"].values()} == {16}
-    assert score_checkpoint(config, str(tiny_shards), folder, "thin", clips=5)["clean"]["n"] == 5
+    assert score_checkpoint(config, str(tiny_shards), files, "thin", clips=5)["clean"]["n"] == 5
 
 
 def test_the_second_rung_s_score_is_that_of_the_worst_cell(checkpoint, tiny_shards) -> None:
-    config, folder = checkpoint
-    found = score_checkpoint(config, str(tiny_shards), folder, "thin")
+    config, files = checkpoint
+    found = score_checkpoint(config, str(tiny_shards), files, "thin")
     values = {name: cell["value"] for name, cell in found["cells"].items()}
     assert set(values) == {"rgb", "skeleton", "both"}
     assert found["robust"]["value"] == min(values.values())

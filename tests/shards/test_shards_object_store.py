@@ -1,6 +1,11 @@
 """Shards in an object store: a real S3 server on loopback, and the local cache before it."""
 
 import json
+import socket
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +18,7 @@ from components.config import load_config
 from components.config.train import RaySection
 from components.datasets import ClipDataset
 from components.shards import ShardError, ShardSet, reader
+from components.shards.storage import open_store
 from components.shards.writer import write_shard
 from components.training.data import open_split
 from pipelines import index, shard
@@ -81,6 +87,45 @@ def test_damage_in_the_store_or_in_the_cache_is_found(
         stream.write(b"x" * size)
     with pytest.raises(ShardError, match="shard-000001.arrow is damaged"):
         ShardSet.open(uri, tmp_path / "cache").clip(5)
+
+
+def test_a_store_that_is_down_for_a_while_is_asked_again(tmp_path: Path, free_port: int) -> None:
+    """Arrow itself gives up after six seconds."""
+    down = tmp_path / "down"
+    words = [sys.executable, ROOT / "tests/cluster/s3.py", "127.0.0.1", str(free_port), down]
+    with subprocess.Popen(words, stderr=subprocess.DEVNULL) as server:
+        try:
+            query = f"endpoint_override=127.0.0.1:{free_port}&scheme=http&region=us-east-1"
+            uri = f"s3://bucket/x?{query}&allow_bucket_creation=true"
+            wait_for(free_port)
+            store = open_store(uri, create=True)
+            store.write("a", b"all of it")
+            down.touch()
+            threading.Timer(8.0, down.unlink).start()
+            started = time.monotonic()
+            assert store.read("a") == b"all of it"
+            assert time.monotonic() - started > 6.0
+        finally:
+            server.kill()
+
+
+def wait_for(port: int) -> None:
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.1)
+
+
+@pytest.fixture
+def free_port(monkeypatch: pytest.MonkeyPatch) -> int:
+    """A port that nobody listens on; the environment has keys for a store there."""
+    for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(key, "test")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def test_a_file_uri_is_a_folder(build: Build, tmp_path: Path) -> None:

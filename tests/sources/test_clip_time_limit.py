@@ -14,10 +14,11 @@ from benchmarks._ntu_files import write_tree
 from components.ntu import video
 from components.ntu.ids import ClipId
 from components.ntu.skeleton import Rejected
+from components.shards.raw import look_at_all
 from components.shards.storage import open_store
 from components.shards.writer import plan_shards, write_shard
 from components.sources import get_source
-from components.sources.ingest import keep, look_at_all
+from components.sources.ingest import keep
 from components.sources.limit import within
 
 KEEP = {"frames": 4, "size": 16, "margin": 0.1}
