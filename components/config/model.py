@@ -10,8 +10,9 @@ from components.config.base import Section, setting
 class AmrSection(Section):
     """The Attention Modality Reweighter; `docs/amr.md` has the equations."""
 
-    weights: Literal["attention", "mean"] = setting(
-        "attention", "how the two predictions are joined: weighed clip by clip, or not"
+    weights: Literal["attention", "constant", "mean"] = setting(
+        "attention",
+        "how the two predictions are joined: weighed clip by clip, all alike, or evenly",
     )
     distil: float = setting(
         1.0, "factor of the loss by which the joint prediction teaches the heads", ge=0

@@ -80,6 +80,22 @@ def test_it_leaves_its_weights_to_the_held_out_clips() -> None:
     assert mean.stacked() == []
 
 
+def test_constant_weights_are_fitted_and_look_at_no_clip() -> None:
+    model = two_stream(
+        num_classes=5, width=0.25, skeleton_frames=16, fusion_settings={"weights": "constant"}
+    )
+    assert [p.numel() for p in model.stacked()] == [2]
+    merge = model.merge
+    with torch.no_grad():
+        merge.attention.bias.copy_(torch.tensor([-1.0, 1.0]))
+    logits = torch.randn(2, 6, 5) * 3
+    out, weights = _merge(merge, logits)
+    assert weights is None
+    video = 0.02 + 0.96 * torch.softmax(torch.tensor([-1.0, 1.0]), 0)[0]
+    log_p = logits.log_softmax(-1)
+    assert torch.allclose(out, video * log_p[0] + (1 - video) * log_p[1], atol=1e-5)
+
+
 def test_statistics_name_no_class() -> None:
     log_p = torch.randn(4, 6, 2, generator=torch.Generator().manual_seed(1)).log_softmax(1)
     shuffled = log_p[:, torch.tensor([3, 0, 5, 1, 4, 2])]

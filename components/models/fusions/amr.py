@@ -37,14 +37,15 @@ def amr(
 ) -> Fusion:
     """AMR from its settings, with features of two parts of time unless set otherwise.
 
-    weights: "attention" weighs the two predictions clip by clip, "mean" averages their logits
+    weights: "attention" weighs the two predictions clip by clip, "constant" fits one pair of
+        weights for all clips, "mean" averages their logits
     distil: factor of the loss `mutual`, which needs `model.aux_heads`
     prototype_scale: scale of `PrototypeHeads`; 0 = linear heads
     There is no dropout before the heads: they decide by the direction of a feature, which a dropped
     entry turns, and on held-out subjects that cost clean accuracy.
     """
-    if weights not in ("attention", "mean"):
-        raise UserError(f"model.amr.weights={weights!r}: choose attention or mean")
+    if weights not in ("attention", "constant", "mean"):
+        raise UserError(f"model.amr.weights={weights!r}: choose attention, constant or mean")
     if prototype_scale < 0:
         raise UserError(
             f"model.amr.prototype_scale={prototype_scale}: a scale of cosines is above 0, and 0 "
@@ -55,7 +56,7 @@ def amr(
     if prototype_scale:
         heads = partial(PrototypeHeads, scale=prototype_scale, parts=parts)
     return Fusion(
-        Reweighter() if weights == "attention" else LateMerge(),
+        LateMerge() if weights == "mean" else Reweighter(constant=weights == "constant"),
         streams.features(TIME_PARTS),
         penalties=[partial(mutual, factor=distil)] if distil else [],
         heads=heads,
@@ -69,23 +70,31 @@ class Reweighter(nn.Module):
 
     What the weights go by are `statistics` of the two predictions, none of which names a class,
     as 4 (e - 1/2). At the start both weights are 1/2: the mean of the log-probabilities.
+
+    constant: fit the biases alone, so that all clips get the same weights
     """
 
-    def __init__(self) -> None:
+    def __init__(self, constant: bool = False) -> None:
         super().__init__()
-        self.attention = ModalityAttention(STATISTICS)
+        self.width = 0 if constant else STATISTICS
+        self.attention = ModalityAttention(self.width)
 
     def stacked(self) -> list[nn.Parameter]:
         """The parameters that are fitted on held-out clips, after the streams."""
-        return list(self.attention.parameters())
+        return [p for p in self.attention.parameters() if p.numel()]
 
     def forward(
         self, rgb: Tensor, skeleton: Tensor, rgb_logits: Tensor, skeleton_logits: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Logits [B, K] of each -> logits [B, K], weights [B, 2]; the features are unused."""
+    ) -> tuple[Tensor, Tensor | None]:
+        """Logits [B, K] of each -> logits [B, K], weights [B, 2]; the features are unused.
+
+        Constant weights are no property of a clip, so they are not handed out.
+        """
         log_p = torch.stack([rgb_logits, skeleton_logits], -1).float().log_softmax(1)  # [B, K, 2]
-        weights = self.attention(EVIDENCE * (statistics(log_p) - 0.5))
-        return (weights.unsqueeze(1) * log_p).sum(-1), weights
+        evidence = EVIDENCE * (statistics(log_p)[..., : self.width] - 0.5)
+        weights = self.attention(evidence)
+        logits = (weights.unsqueeze(1) * log_p).sum(-1)
+        return logits, weights if self.width else None
 
 
 class ModalityAttention(nn.Module):
