@@ -45,13 +45,6 @@ def weights(folder: Path) -> tuple[str, str]:
     return tuple(read_config(folder / kind)["weights_sha256"] for kind in ("best", "last"))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_ray():
-    """One Ray for all runs of this process: to start one costs more than most of them."""
-    with cluster(Config().ray):
-        yield
-
-
 @pytest.fixture(scope="module")
 def calm(settings, shards, tmp_path_factory) -> Path:
     """A run that nothing disturbed."""
