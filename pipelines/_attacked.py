@@ -21,7 +21,7 @@ from components.evaluation.gallery import Gallery, gallery_of, shown_of
 from components.evaluation.piece import threat_of
 from components.evaluation.suite import QUICK
 from components.files import write_text
-from components.progress import progress
+from components.progress_bar import progress
 from components.reporting.gallery_data import CLIPS, render_clip
 from components.reporting.words import attack_words
 from components.sample.folder import read_marker

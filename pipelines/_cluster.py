@@ -30,7 +30,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from components.address import Address, masked, parse_address, probe
 from components.config.train import RaySection
 from components.cpus import usable_cpus
-from components.progress import Progress
+from components.progress_bar import Progress
 from pipelines._loopback import loopback_alone
 from pipelines._package import package
 from pipelines._shared_folders import check_seen_by_all
@@ -50,6 +50,7 @@ QUIET = {
     "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",
     "LOG_NAME_UPDATE_INTERVAL_S": "86400",
 }
+TOKEN_NOTICE = "ray._private.authentication.authentication_token_setup"
 ANSWER_SECONDS = 120.0  # a node that is busy starts a process slowly
 NOTICE = 300.0  # seconds; a task may take long, but nobody should wonder whether one still runs
 NO_SPACE, STORE = "No space left on device", "AWS Error"  # Arrow may give no number
@@ -134,6 +135,8 @@ def _join(address: Address | str) -> None:
 def _start_local(tries: int = 3) -> None:
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    # That it has made itself a token is good, and nothing to act on; it would say so at each start.
+    logging.getLogger(TOKEN_NOTICE).setLevel(logging.ERROR)
     for left in reversed(range(tries)):
         try:
             with loopback_alone():

@@ -12,7 +12,7 @@ from typing import Any
 from components.address import local_path
 from components.config import Config, load_config
 from components.errors import UserError
-from components.progress import progress
+from components.progress_bar import progress
 from components.shards import ShardSet
 from components.sources import get_source
 from components.sources.base import Source

@@ -1,5 +1,6 @@
 """Writes the whole sample: plan, play, film, encode, in parallel; resumable and repeatable."""
 
+import contextlib
 import functools
 import logging
 import multiprocessing
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from components.ntu.ids import ClipId
-from components.progress import progress
+from components.progress_bar import progress
 from components.sample.faults import FAULTS, faulty_recording, plan_faults
 from components.sample.folder import (
     README,
@@ -140,14 +141,25 @@ def _run(
         return
     # "spawn": the caller may have threads, which a forked child would inherit half-alive.
     context = multiprocessing.get_context("spawn")
-    # Ctrl-C reaches every process of a terminal: this one alone has something to say about it.
-    ignoring = (signal.SIGINT, signal.SIG_IGN)
-    with ProcessPoolExecutor(workers, context, signal.signal, ignoring) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
         try:
-            yield from pool.map(write, jobs, chunksize=4)
+            with _sigint_blocked():
+                done = pool.map(write, jobs, chunksize=4)
+            yield from done
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+@contextlib.contextmanager
+def _sigint_blocked() -> Iterator[None]:
+    """Processes that start in this block never see Ctrl-C, which a terminal sends to all of them:
+    the one that started them ends them and has something to say."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _clip_files(name: ClipId, fault: str | None) -> list[str]:

@@ -27,3 +27,20 @@ def test_the_token_is_asked_for_before_ray_reads_its_settings_or_not_at_all(
         [sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == [mode]
+
+
+def test_a_local_ray_says_nothing_of_the_token_that_it_makes(tmp_path: Path) -> None:
+    code = (
+        "from components.config.train import RaySection\n"
+        "from pipelines._cluster import cluster\n"
+        "from pipelines._stage import setup_logging\n"
+        "setup_logging()\n"
+        "with cluster(RaySection()): pass"
+    )
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    env = {**clean, "HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "" and "oken" not in done.stderr
+    assert (tmp_path / ".ray" / "auth_token").is_file(), "then this test looks at nothing"

@@ -25,8 +25,8 @@ class Progress:
         self.total, self.what, self.unit = total, what, unit
         self.done = 0
         self._bar: tqdm | None = None
-        self._start = time.monotonic()
-        self._next = self._start + FIRST
+        self._first = 0.0  # when the first was done; what came before was the start
+        self._next = time.monotonic() + FIRST
 
     def __enter__(self) -> "Progress":
         if sys.stderr.isatty():
@@ -47,15 +47,16 @@ class Progress:
     def update(self, count: int = 1) -> None:
         """So many more are done."""
         self.done += count
+        self._first = self._first or time.monotonic()
         if self._bar is not None:
             self._bar.update(count)
-        elif (now := time.monotonic()) >= self._next and self.done < self.total:
+        elif (now := time.monotonic()) >= self._next and 1 < self.done < self.total:
             self._next = now + EVERY
-            log.info(self.line(now - self._start))
+            log.info(self.line(now - self._first))
 
     def line(self, seconds: float) -> str:
-        """What stands in a file after so many seconds."""
-        left = seconds / self.done * (self.total - self.done)
+        """What stands in a file so many seconds after the first was done."""
+        left = seconds / (self.done - 1) * (self.total - self.done)
         return f"{self.what}: {self.done} of {self.total} {self.unit}s, about {_clock(left)} left"
 
 

@@ -7,23 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from components import progress as module
-from components.progress import Progress, progress
+from components import progress_bar as module
+from components.progress_bar import Progress, progress
 from tests._support.cli import in_terminal
 
 ROOT = Path(__file__).parents[2]
 STEP = (
-    "from components.progress import progress; import time\n"
+    "from components.progress_bar import progress; import time\n"
     "for i in progress(range(4), 4, 'step', 'clip'): time.sleep(0.2)"
 )
 
 
 def test_a_line_says_how_long_it_will_take() -> None:
     shown = Progress(40, "evaluate amr-s0", "task")
-    shown.done = 10
-    assert shown.line(20.0) == "evaluate amr-s0: 10 of 40 tasks, about 60 s left"
-    assert shown.line(2000.0).endswith("about 100 min left") is False
-    assert shown.line(2000.0).endswith("about 1.7 h left")
+    shown.done = 11
+    assert shown.line(20.0) == "evaluate amr-s0: 11 of 40 tasks, about 58 s left"
+    assert shown.line(200.0).endswith("about 10 min left")
+    assert shown.line(2000.0).endswith("about 1.6 h left")
 
 
 def test_lines_come_now_and_then_and_none_at_the_end(
@@ -34,7 +34,7 @@ def test_lines_come_now_and_then_and_none_at_the_end(
     with caplog.at_level(logging.INFO, logger="progress"):
         assert list(progress(range(70), 70, "step", "clip")) == list(range(70))
     told = [record.getMessage() for record in caplog.records]
-    assert len(told) == 3 and told[0].startswith("step: 5 of 70 clips, about ")
+    assert len(told) == 3 and told[0].startswith("step: 4 of 70 clips, about ")
 
 
 def test_a_short_step_says_nothing_in_a_pipe() -> None:
