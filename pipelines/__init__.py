@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from types import TracebackType
 
 
 def _trust_token() -> None:
@@ -18,4 +19,19 @@ def _trust_token() -> None:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
+def _no_traceback_of_ctrl_c() -> None:
+    """Ctrl-C during the seconds in which a command imports its libraries is no fault either."""
+    plain = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            print("stopped", file=sys.stderr)
+        else:
+            plain(kind, error, trace)
+
+    sys.excepthook = hook
+
+
 _trust_token()
+if sys.argv[:1] == ["-m"]:  # how Python calls a command while it looks for its module
+    _no_traceback_of_ctrl_c()

@@ -5,10 +5,13 @@ from its last checkpoint. When it is finished, `best` and `last` are copied out 
 is removed, so that the next run under this name starts afresh.
 """
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+import signal
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,7 +113,8 @@ def run_training(
         ),
     )
     try:
-        result = trainer.fit()
+        with _ctrl_c():
+            result = trainer.fit()
     except (TrainingFailedError, OutOfMemoryError, RayActorError) as error:
         # The last two mean Ray's controller of the run: it shares its node with the workers.
         raise StageError(_explain(error, store, home)) from error
@@ -121,6 +125,22 @@ def run_training(
     if not keep_run:
         store.filesystem.delete_dir(store.root)
     return finished
+
+
+@contextlib.contextmanager
+def _ctrl_c() -> Iterator[None]:
+    """KeyboardInterrupt where Ray Train would end the process as if all were well.
+
+    Its own handler of SIGINT, which it leaves behind, aborts the run and then exits with status 0.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as end:
+        raise KeyboardInterrupt from end
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
 
 
 def run_storage(config: Config, artifacts: Path) -> str:

@@ -70,7 +70,7 @@ class Reporter:
         trace: TracebackType | None,
     ) -> None:
         if error is not None:
-            self._line(f"stopped: {error or type(error).__name__}")
+            self._line(f"stopped: {str(error) or type(error).__name__}")
         if self.bar is not None:
             self.bar.close()
         self.file.close()

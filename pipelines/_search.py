@@ -219,6 +219,7 @@ def run_search(search: Search, runs: TrialRuns, *, out: Path, shards: str, stora
     # A trial's last report carries its history or its failure, and no metric.
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # the study has it all
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # nothing to save: the study is on disk
     tuner = tune.Tuner(
         tune.with_resources(run_trial, {here: 0.001}),
         tune_config=tune.TuneConfig(

@@ -17,8 +17,18 @@ from components.config.recipes import meaning
 from components.errors import UserError
 from components.files import try_lock
 from mlflow_tracking.store import tracking_uri
+from pipelines._terminal import interrupted
 
 ROOT = Path(__file__).resolve().parent.parent
+# What the same command does with the work of a stage that was stopped.
+GOES_ON = {
+    "shard": "keeps the shards that are finished and writes the rest",
+    "tune": "goes on with the trials of this search",
+    "train": "goes on from the last finished epoch",
+    "evaluate": "keeps the tasks that are finished and does the rest",
+    "demo": "keeps the stages that are finished and goes on",
+    "sync": "sends what is missing",
+}
 ONE_AT_A_TIME = ("index", "shard", "train", "evaluate")  # tune has a lock of its own
 LOGGING = ("tune", "train", "evaluate", "register", "report", "sync")
 
@@ -90,8 +100,9 @@ def run_stage(
 ) -> int:
     """Parse the command line, load the settings, run `main`; the exit status.
 
-    A UserError is the user's to mend: it prints one line and gives status 2. Anything else is a
-    fault of the program and keeps its traceback.
+    A UserError is the user's to mend: it prints one line and gives status 2. Ctrl-C is no fault: it
+    says how to go on, with status 130. Anything else is a fault of the program and keeps its
+    traceback.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m pipelines.{name}",
@@ -111,6 +122,8 @@ def run_stage(
         check_addresses(stage)  # what is unusable is named before anything long begins
         with only_one(stage):
             main(stage)
+    except KeyboardInterrupt:
+        return interrupted(name, f"the same command {GOES_ON.get(name, 'begins it again')}")
     except UserError as error:
         logging.getLogger(name).debug("details", exc_info=True)
         print(f"{name}: {error}", file=sys.stderr)

@@ -24,6 +24,13 @@ def painted(text: str, style: str, stream: TextIO | None = None) -> str:
     return text if plain or not stream.isatty() else f"\033[{STYLES[style]}m{text}\033[0m"
 
 
+def interrupted(name: str, how_to_go_on: str = "") -> int:
+    """The status of a command that Ctrl-C has ended, after a line that says so."""
+    before = "\n" if sys.stderr.isatty() else ""  # behind the terminal's own ^C
+    print(f"{before}{name}: stopped" + (how_to_go_on and f"; {how_to_go_on}"), file=sys.stderr)
+    return INTERRUPTED
+
+
 def ended_politely(name: str, work: Callable[[], int]) -> int:
     """The exit status of `work()`, with one line for each way in which a user ends it.
 
@@ -39,9 +46,7 @@ def ended_politely(name: str, work: Callable[[], int]) -> int:
         print(f"{name}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        after = "\n" if sys.stderr.isatty() else ""  # behind the terminal's own ^C
-        print(f"{after}{name}: stopped", file=sys.stderr)
-        return INTERRUPTED
+        return interrupted(name)
     except BrokenPipeError:
         # The interpreter flushes once more on its way out, which must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

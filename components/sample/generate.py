@@ -147,7 +147,9 @@ def _run(
                 done = pool.map(write, jobs, chunksize=4)
             yield from done
         except BaseException:
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                process.terminate()  # a file appears whole or not at all
             raise
 
 

@@ -29,7 +29,7 @@ PLAIN = (
     "components/errors.py",
     "components/files.py",
     "components/fingerprint.py",
-    "components/progress.py",
+    "components/progress_bar.py",
 )
 
 
