@@ -1,6 +1,6 @@
 """The shard stage at 1080p against nothing but decoding the same videos, with the same threads.
 
-    python -m benchmarks ingest_decode [-- --clips 32 --memory-clips 1000]
+    python -m benchmarks ingest_decode [-- --clips 32 --memory-clips 1000 --here]
 
 Every side runs as the same number of parallel Ray tasks, one decoder thread each, on the same files
 (MPEG-4 Part 2, 75 frames, 11 Mbit/s, as NTU's). The shard side also parses the skeleton, cuts and
@@ -8,14 +8,17 @@ scales 16 frames, hashes and seals; once with `shard.decode=exact`, once with `f
 are then compared with the exact ones. Beside them stand other ways to decode: FFmpeg's reduced
 sizes, key frames alone, and decord2, video-reader-rs and torchcodec where they are installed. Then
 one process writes shards of many 1080p clips, and its memory is read after each: the largest, and
-what the later half grew over the earlier.
+what the later half grew over the earlier. With --here all work is done in this process and counted
+in its CPU seconds, which busy neighbours touch less.
 """
 
 import argparse
 import multiprocessing
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -55,16 +58,19 @@ def run(args: list[str]) -> Result:
     parser.add_argument("--clips", type=int, default=32)
     parser.add_argument("--memory-clips", type=int, default=1000)
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--here", action="store_true", help="no Ray, CPU seconds")
     options = parser.parse_args(args)
-    with tempfile.TemporaryDirectory(prefix="ingest-decode-") as name, cluster(RaySection()) as c:
+    clock = time.process_time if options.here else time.perf_counter
+    workers = nullcontext(None) if options.here else cluster(RaySection())
+    with tempfile.TemporaryDirectory(prefix="ingest-decode-") as name, workers as c:
         folder = Path(name)
         write_tree(
             folder / "ntu", _ids(options.clips), frames=FRAMES, width=1920, height=1080, distinct=4
         )
         sides = _sides(c, folder, options.clips)
-        times = paired(sides, repeats=options.repeats, warmup=1)
+        times = paired(sides, repeats=options.repeats, warmup=1, clock=clock)
         others, away = _others(c, folder, options.clips)
-        times |= paired(others, repeats=max(1, options.repeats // 2), warmup=1)
+        times |= paired(others, repeats=max(1, options.repeats // 2), warmup=1, clock=clock)
         psnr = _psnr(folder / "shards", folder / "shards-fast")
         memory = _memory(folder, options.memory_clips) if options.memory_clips else NO_MEMORY
     fast = ratio_of(times, "decode alone", "shard stage, fast")
@@ -79,7 +85,7 @@ def run(args: list[str]) -> Result:
         sense=">=",
         sides=rates,
         unit="frames per second, 1920x1080",
-        notes=f"{options.clips} clips of {FRAMES} frames, {c.cpus} tasks of one thread; "
+        notes=f"{options.clips} clips of {FRAMES} frames, {_cpus(c)} tasks of one thread; "
         f"fast: {fast:.2f} times decoding (goal {FAST_GOAL}), worst crop {psnr:.1f} dB (goal "
         f"{PSNR_GOAL:g}): {_verdict(fast_holds)}; memory {_verdict(memory['holds'])} over "
         f"{options.memory_clips} clips",
@@ -88,6 +94,16 @@ def run(args: list[str]) -> Result:
             "not_imported": away,
         },
     )
+
+
+def _cpus(c: Cluster | None) -> int:
+    return c.cpus if c else 1
+
+
+def _each(c: Cluster | None, work: Callable[[Any], Any], pieces: list[Any]) -> list[Any]:
+    if c is None:
+        return [work(piece) for piece in pieces]
+    return list(parallel(c, work, pieces, describe=work.__name__))
 
 
 def _verdict(holds: bool) -> str:
@@ -108,13 +124,13 @@ def _plans(
     )
 
 
-def _sides(c: Cluster, folder: Path, clips: int) -> dict[str, Callable[[], Any]]:
+def _sides(c: Cluster | None, folder: Path, clips: int) -> dict[str, Callable[[], Any]]:
     def shard(decode: str, where: Path) -> Callable[[], None]:
-        plans = _plans(folder / "ntu", where, max(1, clips // (2 * c.cpus)), FRAMES, decode)
+        plans = _plans(folder / "ntu", where, max(1, clips // (2 * _cpus(c))), FRAMES, decode)
 
         def run() -> None:
             shutil.rmtree(where, ignore_errors=True)
-            written = list(parallel(c, write_shard, plans, describe="shard"))
+            written = _each(c, write_shard, plans)
             if sum(w.record["rows"] for w in written) != clips:
                 raise RuntimeError("the shard side lost clips")
 
@@ -128,7 +144,7 @@ def _sides(c: Cluster, folder: Path, clips: int) -> dict[str, Callable[[], Any]]
 
 
 def _others(
-    c: Cluster, folder: Path, clips: int
+    c: Cluster | None, folder: Path, clips: int
 ) -> tuple[dict[str, Callable[[], Any]], dict[str, str]]:
     there, away = _decoders.peers()
     ways = {
@@ -141,11 +157,11 @@ def _others(
 
 
 def _decoding(
-    c: Cluster, decode: Callable[[list[str]], int], folder: Path, clips: int
+    c: Cluster | None, decode: Callable[[list[str]], int], folder: Path, clips: int
 ) -> Callable[[], Any]:
-    plans = _plans(folder / "ntu", folder, max(1, clips // (2 * c.cpus)), FRAMES)
+    plans = _plans(folder / "ntu", folder, max(1, clips // (2 * _cpus(c))), FRAMES)
     videos = [[str(folder / "ntu" / found.video) for found, _, _ in p.clips] for p in plans]
-    return lambda: list(parallel(c, decode, videos, describe="decode"))
+    return lambda: _each(c, decode, videos)
 
 
 def _psnr(exact: Path, fast: Path) -> float:
