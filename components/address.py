@@ -6,17 +6,15 @@ does not answer must be found out in seconds, before anything long begins.
 """
 
 import os
-import queue
 import re
 import socket
 import tempfile
-import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from components.errors import UserError
+from components.timeouts import OutOfTime, in_time
 
 PROBE_SECONDS = 3.0
 ROOT = Path(__file__).resolve().parent.parent  # what relative paths are relative to
@@ -42,6 +40,10 @@ PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1
 _URI = re.compile(r"([A-Za-z][\w+.-]*)://(.*)", re.DOTALL)
 # A whole address inside a longer text; quotes and brackets end it.
 _INSIDE_TEXT = re.compile(r"([A-Za-z][\w+.-]*)://([^\s'\"<>()]+)")
+# A password that holds what would end an address; behind a host stands a port or nothing.
+_ODD_PASSWORD = re.compile(
+    r"([A-Za-z][\w+.-]*)://[^\s/@:'\"<>()]*:(?!\d{1,5}\b)[^\n@]*[\s'\"<>()][^\n@]*@"
+)
 _SECRET = re.compile(
     r"(?i)([?&;](?:[\w.-]*(?:password|passwd|pwd|secret|token|credential|signature|"
     r"api_?key|access_?key)[\w.-]*|sig|odbc_connect)=)[^&;\s'\"]+"
@@ -129,6 +131,24 @@ def local_path(text: str, root: Path = ROOT) -> Path:
     return Path(path) if os.path.isabs(path) else root / path
 
 
+def readable(path: str) -> str:
+    """A path of files as it is shown: no two paths look alike, whatever bytes they are made of.
+
+    Printable names stay. In a name that is no UTF-8 each byte beyond ASCII is written `\\xNN`, in
+    any other the bytes of what cannot be printed; a backslash is doubled.
+    """
+    return "/".join(_readable_name(name) for name in path.split("/"))
+
+
+def is_text(path: str) -> bool:
+    """Whether a path is UTF-8, so that it can be written to a file or sent."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def join(base: str, name: str) -> str:
     """The folder `name` below `base`, a path or a storage URI with parameters."""
     uri, mark, query = base.partition("?") if "://" in base else (base, "", "")
@@ -137,7 +157,8 @@ def join(base: str, name: str) -> str:
 
 def masked(text: str) -> str:
     """`text` with user, password and secret parameters of every address in it taken out."""
-    hidden = _INSIDE_TEXT.sub(lambda found: _without_user(found[1], found[2]), text)
+    hidden = _ODD_PASSWORD.sub(r"\1://***@", text)
+    hidden = _INSIDE_TEXT.sub(lambda found: _without_user(found[1], found[2]), hidden)
     return _SECRET.sub(r"\1***", hidden)
 
 
@@ -150,7 +171,10 @@ def probe(address: Address, seconds: float = PROBE_SECONDS) -> str:
     if address.host and address.port:
         return _ask_host(address, seconds)
     if address.local is not None:
-        return _in_time(lambda: _try_to_write(address), seconds)
+        try:
+            return in_time(seconds, lambda: _try_to_write(address))
+        except OutOfTime:
+            return f"no answer from the disk in {seconds:g} s"
     return ""
 
 
@@ -182,19 +206,9 @@ def _try_to_write(address: Address) -> str:
         return f"{folder} takes no file ({str(error.strerror or error).lower()})"
 
 
-def _in_time(ask: Callable[[], str], seconds: float) -> str:
-    # A disk that has gone away blocks a call inside the kernel, and nothing can end that call.
-    said: queue.SimpleQueue[str] = queue.SimpleQueue()
-    threading.Thread(target=lambda: said.put(ask()), daemon=True).start()
-    try:
-        return said.get(timeout=seconds)
-    except queue.Empty:
-        return f"no answer from the disk in {seconds:g} s"
-
-
 def _sqlite(text: str, root: Path) -> Address:
-    # As SQLAlchemy and MLflow read it: sqlite:///x.db is relative, sqlite:////x.db is absolute, and
-    # nothing is percent-encoded.
+    # As SQLAlchemy (2.1) and MLflow read it: sqlite:///x.db is relative, sqlite:////x.db is
+    # absolute, and %20 is a blank.
     head, _, rest = text.partition("://")
     name, mark, options = rest.removeprefix("/").partition("?")
     if not name or name.startswith(":memory:") or not rest.startswith("/"):
@@ -202,10 +216,12 @@ def _sqlite(text: str, root: Path) -> Address:
             f"{text} names no file that outlives a process; write sqlite:///mlflow.db (in the "
             "project's folder) or sqlite:////absolute/path/mlflow.db"
         )
-    path = str(local_path(name, root))
-    if "?" in path:
+    path = str(local_path(unquote(name), root))
+    if odd := {"?", "%"} & set(path):
+        # MLflow makes the folder of an address as it stands, before decoding it: no way out.
         raise UserError(
-            f"{path}: the address of a database file cannot hold '?'; rename the folder"
+            f"{path}: MLflow takes no {min(odd)!r} in the path of a database file; rename the "
+            "folder, or set tracking.uri (or MLFLOW_TRACKING_URI) to a file elsewhere"
         )
     return Address("sqlite", "", 0, path, f"{head.lower()}:///{path}{mark}{options}")
 
@@ -236,3 +252,16 @@ def _host(rest: str, scheme: str, text: str) -> tuple[str, int]:
         return parts.hostname or "", parts.port or PORTS.get(scheme, 0)
     except ValueError as error:
         raise UserError(f"{masked(text)}: {error}; write host:port") from error
+
+
+def _readable_name(name: str) -> str:
+    utf8, shown = is_text(name), []
+    for c in name:
+        if c == "\\":
+            shown.append("\\\\")
+        elif c.isprintable() and (utf8 or c.isascii()):
+            # Of a name in another encoding some bytes may form letters, which would mislead.
+            shown.append(c)
+        else:
+            shown += [f"\\x{byte:02x}" for byte in os.fsencode(c)]
+    return "".join(shown)

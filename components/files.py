@@ -17,6 +17,8 @@ from filelock import FileLock, Timeout
 
 from components.errors import UserError
 
+LOCK_SECONDS = 1800.0  # a process that ends, however it ends, holds none
+
 
 def write_bytes(path: Path, data: bytes) -> None:
     """All of the file or nothing of it; folders above it are made."""
@@ -68,6 +70,11 @@ def write_arrow(path: Path, table: pa.Table) -> None:
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
     write_bytes(path, sink.getvalue().to_pybytes())
+
+
+def waited_lock(path: Path) -> FileLock:
+    """A lock that is waited for, as long as the longest upload may take; then filelock.Timeout."""
+    return FileLock(path, timeout=LOCK_SECONDS)
 
 
 def try_lock(path: Path) -> FileLock | None:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock
 
-from components.files import read_json, write_json
+from components.files import read_json, waited_lock, write_json
 
 FOLDER = "tracking"
 RUNNING = "RUNNING"
@@ -165,7 +165,7 @@ class Record:
 
     def _writing(self) -> FileLock:
         self.folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(self.folder / "write.lock")
+        return waited_lock(self.folder / "write.lock")
 
 
 def records(artifacts: Path) -> list[Record]:

@@ -17,6 +17,7 @@ log = logging.getLogger("progress")
 
 Event = dict[str, Any]
 POLL = 0.3  # seconds
+ANSWER_SECONDS = 600.0  # for the channel on a machine that is busy; it has next to nothing to do
 
 
 class ProgressChannel:
@@ -75,7 +76,7 @@ def progress_channel(handle: Callable[[Event], None]) -> Iterator[Any]:
         while True:
             last = stop.is_set()
             try:
-                for event in ray.get(channel.take.remote()):
+                for event in ray.get(channel.take.remote(), timeout=ANSWER_SECONDS):
                     handle(event)
             except ray.exceptions.RayError as error:
                 # Training does not hang on being watched.

@@ -7,6 +7,7 @@ is removed, so that the next run under this name starts afresh.
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import signal
@@ -41,6 +42,8 @@ from mlflow_tracking.store import redact
 from pipelines._cluster import is_local
 from pipelines._network import NodeTorchConfig
 from pipelines._stage import StageError
+
+log = logging.getLogger("train")
 
 # Restarts after lost workers within one command. A run that loses them more often has a fault that
 # a restart does not mend; and after a chain of lost nodes the same command goes on by itself.
@@ -79,8 +82,7 @@ def run_training(
     progress:  actor that takes messages, see `_progress.progress_channel`
     Needs a running Ray. Raises StageError with what to do; what was trained so far stays stored.
     """
-    if not config.ray.address:
-        _check_room(config.ray)
+    _check_room(config.ray, local=is_local(config.ray))
     if is_local(config.ray):
         # Nobody reclaims the nodes of a local Ray, and nobody collects its metrics.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
@@ -152,15 +154,24 @@ def run_storage(config: Config, artifacts: Path) -> str:
     return parse_address(given, "storage").uri if given else str(artifacts / "runs")
 
 
-def _check_room(section: RaySection) -> None:
-    """StageError when a local Ray could never hold the workers: Train would wait for ever."""
+def _check_room(section: RaySection, *, local: bool) -> None:
+    """StageError when a local Ray could never hold the workers: Train would wait for ever.
+
+    A cluster may grow, so there it is said and waited for.
+    """
     have = ray.cluster_resources()
     for name, each in (("CPU", section.cpus_per_worker), ("GPU", section.gpus_per_worker)):
         if section.workers * each > have.get(name, 0.0):
-            raise StageError(
+            few = (
                 f"{section.workers} workers with {each:g} {name} each need more than the "
-                f"{have.get(name, 0.0):g} {name} of this machine; set ray.workers or "
-                f"ray.{name.lower()}s_per_worker lower, or ray.address to a cluster"
+                f"{have.get(name, 0.0):g} {name} of this "
+            )
+            if not local:
+                log.warning("%scluster: the training waits until it has grown", few)
+                continue
+            raise StageError(
+                f"{few}machine; set ray.workers or ray.{name.lower()}s_per_worker lower, or "
+                "ray.address to a cluster"
             )
 
 

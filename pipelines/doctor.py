@@ -7,12 +7,11 @@ command is for, so nothing outside the standard library is imported before its c
 
 import argparse
 import json
-import queue
 import sys
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 
+from components.timeouts import OutOfTime, in_time
 from pipelines import _checks_machine as machine
 from pipelines import _checks_project as project
 from pipelines._findings import OK, PROBLEM, STATES, WARN, Context, Finding
@@ -46,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     context = Context(project.ROOT, args.params, tuple(args.overrides))
     found = []
     for name, check, seconds in CHECKS:
-        for finding in in_time(name, check, context, seconds):
+        for finding in found_in_time(name, check, context, seconds):
             found.append(finding)
             if not args.json:
                 show(finding)
@@ -57,24 +56,17 @@ def main(argv: list[str] | None = None) -> int:
     return int(any(finding.state == PROBLEM for finding in found))
 
 
-def in_time(
+def found_in_time(
     name: str, check: Callable[[Context], Iterable[Finding]], context: Context, seconds: float
 ) -> list[Finding]:
     """What the check finds, or that it broke or had found nothing after `seconds`."""
-    said: queue.SimpleQueue[list[Finding]] = queue.SimpleQueue()
-
-    def work() -> None:
-        try:
-            said.put(list(check(context)))
-        except Exception as error:  # noqa: BLE001 - whatever breaks a check is what it has found
-            said.put([broken(name, error)])
-
-    threading.Thread(target=work, name=name, daemon=True).start()
     try:
-        return said.get(timeout=seconds)
-    except queue.Empty:
+        return in_time(seconds, lambda: list(check(context)), name)
+    except OutOfTime:
         fix = "a disk or server that does not answer? try again when it does"
         return [Finding(name, WARN, f"not known after {seconds:g} s", fix)]
+    except Exception as error:  # noqa: BLE001 - whatever breaks a check is what it has found
+        return [broken(name, error)]
 
 
 def broken(name: str, error: Exception) -> Finding:

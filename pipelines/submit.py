@@ -18,12 +18,14 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from components.address import Address, local_path, masked, parse_address
 from components.errors import UserError
+from components.timeouts import OutOfTime, in_time
 from mlflow_tracking.lineage import COMMIT
 from pipelines._follow import follow
 from pipelines._package import Package, package
 from pipelines._stage import ROOT, StageError
 
 ANSWER_SECONDS = 10.0  # for the job server's first answer
+UPLOAD_SECONDS = 600.0  # to send the project, a few megabytes; Ray's client would wait for ever
 AGENT_SECONDS = 180.0  # for a cluster that has just started to get its job agent
 TRACKING = "MLFLOW_TRACKING_URI"
 
@@ -140,14 +142,22 @@ def _submit(client: JobSubmissionClient, entrypoint: str, sent: Package, address
     deadline = time.monotonic() + AGENT_SECONDS
     while True:
         try:
-            return client.submit_job(
-                entrypoint=entrypoint,
-                runtime_env={
-                    "working_dir": str(sent.folder),
-                    "env_vars": environment(sent.commit),
-                },
-                metadata={"project": "amr-robust-pipeline"},
+            return in_time(
+                UPLOAD_SECONDS,
+                lambda: client.submit_job(
+                    entrypoint=entrypoint,
+                    runtime_env={
+                        "working_dir": str(sent.folder),
+                        "env_vars": environment(sent.commit),
+                    },
+                    metadata={"project": "amr-robust-pipeline"},
+                ),
             )
+        except OutOfTime as error:
+            raise StageError(
+                f"{address.masked} took longer than {UPLOAD_SECONDS:g} s to take the project; "
+                f"`ray job list --address {address.masked}` shows whether the job came through"
+            ) from error
         except RuntimeError as error:
             if "No available agent" not in str(error) or time.monotonic() > deadline:
                 raise StageError(f"{address.masked} refused the job: {error}") from error

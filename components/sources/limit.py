@@ -6,15 +6,14 @@ thread of its own; whoever waits for it goes on when the time is over. The threa
 packet; one that is stuck below Python for good ends with its process.
 """
 
-import queue
 import stat
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 from components.ntu.skeleton import Rejected
 from components.ntu.video import time_limit
+from components.timeouts import OutOfTime, in_time
 
 SLOW = "too-slow"
 GRACE = 1.0  # for the thread to find out by itself, and to say where it was
@@ -29,24 +28,15 @@ def within(seconds: float, read: Callable[[], Out]) -> Out:
     """
     if not seconds:
         return read()
-    answers: queue.SimpleQueue[tuple[bool, Out | BaseException]] = queue.SimpleQueue()
 
-    def work() -> None:
-        try:
-            with time_limit(seconds):
-                answers.put((True, read()))
-        except BaseException as error:  # noqa: BLE001 - handed over, and raised by who waits
-            answers.put((False, error))
+    def work() -> Out:
+        with time_limit(seconds):
+            return read()
 
-    threading.Thread(target=work, name="clip", daemon=True).start()
     try:
-        done, answer = answers.get(timeout=seconds + GRACE)
-    except queue.Empty:
+        return in_time(seconds + GRACE, work, "clip")
+    except OutOfTime:
         raise Rejected(SLOW, f"not read after {seconds:g} s") from None
-    if done:
-        return answer  # type: ignore[return-value]
-    assert isinstance(answer, BaseException)
-    raise answer
 
 
 def require_plain(path: Path) -> None:

@@ -91,7 +91,7 @@ def start_postgres(folder: Path, port: int = 0) -> Service:
         words = [postgres_program("initdb"), "-D", str(data), "-U", "mlflow", "-A", "trust"]
         subprocess.run(
             [*words, "-E", "UTF8", "--locale=C.UTF-8"],
-            user=user, cwd="/", check=True, stdout=subprocess.DEVNULL,
+            user=user, cwd="/", check=True, stdout=subprocess.DEVNULL, timeout=120,
         )  # fmt: skip
     words = [postgres_program("postgres"), "-D", str(data), "-p", str(port), "-k", "", "-h", HOST]
     service = _start(

@@ -1,5 +1,7 @@
 """Addresses as people write them: masked, resolved, refused when odd, tried within seconds."""
 
+import os
+import re
 import socket
 import threading
 import time
@@ -7,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from components.address import Address, join, local_path, masked, parse_address, probe
+from components.address import Address, join, local_path, masked, parse_address, probe, readable
 from components.errors import UserError
 
 ROOT = Path("/project")
@@ -19,6 +21,9 @@ SECRETS = [
     "postgresql://mlf:12/s3cretPW@db/x",
     "mysql+pymysql://mlf:s3cr%2FetPW@db:3306/x",
     "http://mlf:s3cretPW@host:5000",
+    "postgresql://mlf:s3cr etPW@db/x",
+    "postgresql://mlf:s3cr'etPW@db/x",
+    "postgresql://mlf:(s3cretPW)@db/x",
     "https://s3cretPW@host/x",
     "s3://KEY:s3cr/etPW@bucket/prefix?endpoint_override=h:9",
     "postgresql://db/x?user=mlf&password=s3cretPW",
@@ -48,7 +53,10 @@ def test_no_secret_survives_in_a_parsed_address_or_its_errors(address):
 
 @pytest.mark.parametrize(
     "text",
-    ["s3://bucket/a@b/c", "http://host/x?a=1", "mail me@host.org", "sqlite:////x/mlflow.db"],
+    [
+        *("s3://bucket/a@b/c", "http://host/x?a=1", "mail me@host.org", "sqlite:////x/mlflow.db"),
+        "nobody answers at http://host:5000 (refused); ask admin@host.org",
+    ],
 )
 def test_what_is_no_secret_stays(text):
     assert masked(text) == text
@@ -69,7 +77,8 @@ def test_what_is_no_secret_stays(text):
         ("runs 1#?%", "storage", "", "", 0, "/project/runs 1#?%"),
         ("file:///a%20b", "storage", "file", "", 0, "/a b"),
         ("sqlite:///mlflow.db", "tracking", "sqlite", "", 0, "/project/mlflow.db"),
-        ("sqlite:////abs/a b#%.db", "tracking", "sqlite", "", 0, "/abs/a b#%.db"),
+        ("sqlite:////abs/a b#.db", "tracking", "sqlite", "", 0, "/abs/a b#.db"),
+        ("sqlite:////abs/a%20b.db", "tracking", "sqlite", "", 0, "/abs/a b.db"),
         ("postgresql:///x", "tracking", "postgresql", "", 5432, "x"),
         ("databricks", "tracking", "databricks", "databricks", 0, ""),
     ],
@@ -114,8 +123,43 @@ def test_a_sqlite_address_keeps_its_options_and_refuses_a_folder_that_it_cannot_
     found = parse_address("sqlite:///runs/mlflow.db?timeout=9", "tracking", ROOT)
     assert found.uri == "sqlite:////project/runs/mlflow.db?timeout=9"
     assert found.local == Path("/project/runs/mlflow.db")
+    for odd in ("/what?", "/100%"):
+        with pytest.raises(UserError, match="rename the folder"):
+            parse_address("sqlite:///mlflow.db", "tracking", Path(odd))
     with pytest.raises(UserError, match="rename the folder"):
-        parse_address("sqlite:///mlflow.db", "tracking", Path("/what?"))
+        parse_address("sqlite:////what%3F/x.db", "tracking")
+
+
+@pytest.mark.parametrize("text", ["sqlite:////a%20b/x.db", "sqlite:////a b#/x.db"])
+def test_sqlite_addresses_mean_what_they_mean_to_sqlalchemy(text):
+    from sqlalchemy import make_url
+
+    found = parse_address(text, "tracking")
+    assert found.path == make_url(text).database == make_url(found.uri).database
+
+
+ODD_NAMES = [
+    (b"\xb9\xc7\xbc\xdc/x.avi", r"\xb9\xc7\xbc\xdc/x.avi"),  # bytes 2 and 3 are a letter in UTF-8
+    (rb"\xb9", r"\\xb9"),
+    ("骨架/é 1.avi".encode(), "骨架/é 1.avi"),
+    (b"a\nb", r"a\x0ab"),
+    ("\u202efdp.avi".encode(), r"\xe2\x80\xaefdp.avi"),  # would be shown backwards
+    (b"caf\xe9/\xc3\xa9", r"caf\xe9/é"),
+]
+
+
+@pytest.mark.parametrize(("name", "shown"), ODD_NAMES)
+def test_names_of_files_are_shown_without_a_doubt(name: bytes, shown: str):
+    assert readable(os.fsdecode(name)) == shown
+    shown.encode()
+
+
+@pytest.mark.parametrize("name", [name for name, _ in ODD_NAMES])
+def test_what_is_shown_leads_back_to_the_bytes(name: bytes):
+    text = readable(os.fsdecode(name))
+    pattern = re.compile(r"\\x([0-9a-f]{2})|\\(\\)")
+    back = pattern.sub(lambda m: m[2] or os.fsdecode(bytes([int(m[1], 16)])), text)
+    assert os.fsencode(back) == name
 
 
 def test_paths_as_people_write_them(monkeypatch):

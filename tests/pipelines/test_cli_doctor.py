@@ -266,7 +266,7 @@ def test_a_check_that_never_ends_is_given_up() -> None:
         return []
 
     begin = time.monotonic()
-    (found,) = doctor.in_time("disk", stuck, here(), 0.2)
+    (found,) = doctor.found_in_time("disk", stuck, here(), 0.2)
     stop.set()
     assert found.state == WARN and "not known after 0.2 s" in found.found
     assert time.monotonic() - begin < 30
@@ -283,7 +283,7 @@ def test_a_check_that_breaks_is_a_finding(error: Exception, words: str, fix: str
     def breaks(context: Context) -> list[Finding]:
         raise error
 
-    (found,) = doctor.in_time("torch", breaks, here(), 10.0)
+    (found,) = doctor.found_in_time("torch", breaks, here(), 10.0)
     assert found.state == PROBLEM and words in found.found and fix in found.fix
 
 
