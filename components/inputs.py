@@ -12,11 +12,10 @@ from torch import Tensor
 
 from components.batch import JOINTS, Batch
 from components.errors import UserError
+from components.units import MILLIMETRES
 
 SLACK = 1e-4  # pixels may leave their bounds by this much, as resizing does
 FARTHEST = 50.0  # metres; a Kinect sees no farther than 8, other sensors not farther than this
-MILLIMETRES = 1000
-WIDEST = 2.0  # metres; a budget that moves joints farther than a person is tall is a slip
 
 
 def check_clips(
@@ -67,14 +66,6 @@ def check_labels(label: Tensor, outputs: int) -> None:
             raise UserError(
                 f"label {found} but the model has {outputs} logits; labels are indices from 0"
             )
-
-
-def check_metres(key: str, eps: float) -> None:
-    """UserError for a bound on joints in the unit of millimetres."""
-    if eps > WIDEST:
-        raise UserError(
-            f"{key}={eps:g}: joints are in metres; {eps / MILLIMETRES:g} was meant (millimetres)?"
-        )
 
 
 def _check_shapes(batch: Batch) -> None:

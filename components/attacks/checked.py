@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from components.attacks.gradient import Model, unwrap
 from components.attacks.threat import ThreatModel
 from components.batch import Batch, ModelOutput
-from components.inputs import check_clips, check_labels, check_logits, check_metres
+from components.inputs import check_clips, check_labels, check_logits
+from components.units import check_l2, check_metres
 
 Attack = Callable[..., Batch]
+UNIT_PIXELS = {"low": 0.0, "high": 1.0}
 
 
 def checked(attack: Attack, asks: str = "model") -> Attack:
@@ -75,20 +77,20 @@ def unchecked(attack: Attack) -> Attack:
 
 def looked_at(batch: Batch, threat: ThreatModel, unit: str = "metres") -> Batch:
     """The clips with int64 labels, when clips and budgets are what they must be."""
-    check_budgets(threat, unit)
-    return check_clips(batch, **pixel_bounds(threat), unit=unit)
-
-
-def check_budgets(threat: ThreatModel, unit: str) -> None:
-    """UserError for a budget on joints in millimetres, where they are in metres."""
-    budget = threat.skeleton
-    if unit == "metres" and budget is not None and budget.norm == "Linf":
-        check_metres("the skeleton's eps", budget.eps)
+    clips = check_clips(batch, **pixel_bounds(threat), unit=unit)
+    bounds = pixel_bounds(threat)
+    for name, budget in threat.budgets.items():
+        in_units = (bounds == UNIT_PIXELS) if name == "rgb" else (unit == "metres")
+        if in_units and budget.norm == "L2":
+            check_l2(f"the eps of {name}", budget.eps, getattr(clips, name)[0].numel())
+        elif in_units and name == "skeleton":
+            check_metres("the eps of skeleton", budget.eps)
+    return clips
 
 
 def pixel_bounds(threat: ThreatModel) -> dict[str, float]:
     """`low` and `high` of the pixels that the threat model is stated in."""
     rgb = threat.rgb
     if rgb is None or rgb.low is None or rgb.high is None:
-        return {"low": 0.0, "high": 1.0}
+        return dict(UNIT_PIXELS)
     return {"low": rgb.low, "high": rgb.high}

@@ -45,9 +45,11 @@ class RegisterSection(Section):
 def check_name(key: str, name: str) -> None:
     """UserError for a name that MLflow's registry or a file system refuses."""
     bad = sorted({c for c in name if c in "/:.%\"'\\" or not c.isprintable()})
-    if not name.strip() or bad or len(name) > 250:
+    if not name.strip() or bad or len(name.encode()) > 250:
         what = f"holds {' '.join(map(repr, bad))}" if bad else "is empty or too long"
-        raise UserError(f"{key}={name!r} {what}; MLflow takes letters, digits, blanks, '-', '_'")
+        raise UserError(
+            f"{key}={name[:60]!r} {what}; take letters, digits, blanks, '-', '_', at most 250 bytes"
+        )
 
 
 @dataclass(frozen=True)
@@ -63,3 +65,11 @@ class TrackingSection(Section):
         unit="seconds",
         ge=0,
     )
+
+    def __post_init__(self) -> None:
+        name = self.experiment
+        if not name.strip() or len(name) > 500 or not name.isprintable():
+            raise UserError(
+                f"tracking.experiment={name[:60]!r} is empty, too long or holds a character that "
+                "cannot be printed; MLflow takes up to 500 printable ones"
+            )

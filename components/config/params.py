@@ -11,7 +11,7 @@ from components.config.load import (
     set_value,
     valid_keys,
 )
-from components.config.recipes import base_values, check_fusion, variant_settings
+from components.config.recipes import base_values, check_fusion, check_variants, variant_settings
 from components.config.root import Config
 
 
@@ -37,4 +37,6 @@ def load_config(
     for dotted, value in changed.items():
         set_value(tree, checked_key(dotted, known), value)
     check_fusion(Path(path), tree, words)
-    return apply_overrides(tree, words)
+    config = apply_overrides(tree, words)
+    check_variants(Path(path), config)
+    return config

@@ -18,6 +18,7 @@ import yaml
 
 import components
 from components.config.base import to_dict
+from components.config.evaluate import check_name
 from components.config.load import ConfigError, apply_overrides, nearest, read_yaml
 from components.config.root import Config
 
@@ -69,6 +70,7 @@ def base_values(params: Path, words: Mapping[str, Any]) -> dict[str, Any]:
     ConfigError when the file names another recipe than the one that it was composed from.
     """
     tree = read_yaml(params)
+    _check_paths(params, tree)
     composed = str(tree.pop(COMPOSED, ""))
     mine = tree.get("recipe", Config().recipe)
     name = composed.partition("@")[0] or mine
@@ -84,6 +86,20 @@ def base_values(params: Path, words: Mapping[str, Any]) -> dict[str, Any]:
     return {**other, **{key: tree[key] for key in WHERE if key in tree}}
 
 
+def _check_paths(params: Path, tree: Mapping[str, Any]) -> None:
+    """ConfigError for a path that the stages would read otherwise than DVC, which expands nothing.
+
+    On a command line, which DVC does not see, `~` and a leading variable are expanded.
+    """
+    section = tree.get("paths")
+    for key, text in section.items() if isinstance(section, dict) else ():
+        if isinstance(text, str) and (text.startswith(("~", "$")) or ":" in text.partition("/")[0]):
+            raise ConfigError(
+                f"{params}: paths.{key}={text}: DVC takes this file's paths as they stand; write "
+                "the whole path, or a link to it inside the project"
+            )
+
+
 def variant_settings(params: Path, tree: Mapping[str, Any]) -> dict[str, Any]:
     """What the variant of `tree` changes, by dotted name."""
     name = tree.get("variant", Config().variant)
@@ -97,6 +113,7 @@ def read_variants(folder: Path) -> dict[str, dict[str, Any]]:
     """All variants: name -> dotted settings. ConfigError for what is no such mapping."""
     table = read_yaml(folder / f"{VARIANTS}.yaml")
     for name, changed in table.items():
+        check_name(f"{folder}/{VARIANTS}.yaml: a variant", str(name))  # files and models go by it
         if not isinstance(changed or {}, dict):
             raise ConfigError(f"{folder}/{VARIANTS}.yaml: {name} must map settings to values")
     return {name: changed or {} for name, changed in table.items()}
@@ -170,6 +187,20 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Any:
             yield from _leaves(value, f"{name}.")
         else:
             yield name, value
+
+
+def check_variants(params: Path, config: Config) -> None:
+    """ConfigError when a setting names a variant that there is not: before training, not after."""
+    table = read_variants(recipes_folder(params))
+    named = {
+        "compare": config.compare,
+        "register.variant": (config.register.variant,),
+        "evaluate.twin": (config.evaluate.twin,) if config.evaluate.twin else (),
+    }
+    for key, names in named.items():
+        for name in names:
+            if name not in table:
+                raise ConfigError(f"{key}: no variant {name!r}{nearest(name, table)}")
 
 
 def _check_variants(folder: Path, config: Config) -> None:

@@ -14,6 +14,9 @@ from components.config.threat import ThreatSection
 from components.config.train import RaySection, TrainSection
 from components.config.tune import TuneSection
 from components.errors import UserError
+from components.units import check_l2, check_metres
+
+JOINTS_OF_A_CLIP = 2 * 25  # of both people, in each frame
 
 
 @dataclass(frozen=True)
@@ -42,17 +45,24 @@ class Config(Section):
     ray: RaySection = RaySection()
 
     def __post_init__(self) -> None:
+        for key, values in (("compare", self.compare), ("seeds", self.seeds)):
+            if not values or len(set(values)) < len(values):
+                what = "names one twice" if values else "is empty"
+                raise UserError(f"{key}={list(values)} {what}; list each once, and at least one")
+        self._check_units()
+
+    def _check_units(self) -> None:
+        model, rgb, skeleton = self.model, self.threat.rgb, self.threat.skeleton
+        if rgb.norm == "L2":
+            check_l2("threat.rgb.eps", rgb.eps, 3 * model.rgb_frames * model.rgb_size**2)
         if self.data.source == "imigue":
             return  # joints in pixels
-        budgets = {
-            "threat.skeleton.eps": self.threat.skeleton.eps,
-            "train.attack.skeleton_eps": self.train.attack.skeleton_eps,
-        }
-        for key, eps in budgets.items():
-            if eps > 2.0 and self.threat.skeleton.norm == "Linf":
-                raise UserError(
-                    f"{key}={eps:g}: joints are in metres; {eps / 1000:g} was meant (millimetres)?"
-                )
+        check_metres("train.attack.skeleton_eps", self.train.attack.skeleton_eps)
+        if skeleton.norm == "L2":
+            coordinates = 3 * model.skeleton_frames * JOINTS_OF_A_CLIP
+            check_l2("threat.skeleton.eps", skeleton.eps, coordinates)
+        else:
+            check_metres("threat.skeleton.eps", skeleton.eps)
 
     @property
     def run(self) -> str:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from components.config.base import Section, setting
-from components.errors import UserError
+from components.units import check_pixels
 
 
 @dataclass(frozen=True)
@@ -23,23 +23,18 @@ class ThreatSection(Section):
     rgb: BudgetSection = BudgetSection(eps=8 / 255)
     skeleton: BudgetSection = BudgetSection(eps=0.05)
     bone_length: float = setting(
-        0.0, "largest relative change of a bone, e.g. 0.1; 0 = no bound", ge=0
+        0.0, "largest relative change of a bone, e.g. 0.1; 0 = no bound", ge=0, le=1
     )
     acceleration: float = setting(
         0.0,
         "largest change of a joint's acceleration; 0 = no bound",
         unit="metres per frame^2",
         ge=0,
+        le=2,
     )
 
     def __post_init__(self) -> None:
-        check_pixel_eps("threat.rgb.eps", self.rgb.eps if self.rgb.norm == "Linf" else 0.0)
-
-
-def check_pixel_eps(key: str, eps: float) -> None:
-    """UserError for a budget in the unit of bytes: pixels are in [0, 1]."""
-    if eps > 1.0:
-        raise UserError(f"{key}={eps:g}: pixels are in [0, 1]; {eps:g}/255 was meant?")
+        check_pixels("threat.rgb.eps", self.rgb.eps if self.rgb.norm == "Linf" else 0.0)
 
 
 @dataclass(frozen=True)
@@ -60,4 +55,4 @@ class TrainAttackSection(Section):
     early_stop: bool = setting(False, "clips already fooled take no further step")
 
     def __post_init__(self) -> None:
-        check_pixel_eps("train.attack.rgb_eps", self.rgb_eps)
+        check_pixels("train.attack.rgb_eps", self.rgb_eps)

@@ -21,6 +21,7 @@ from components.config import (
 from components.config.base import settings_of
 from components.config.load import ConfigError, valid_keys
 from components.config.removed import REMOVED
+from components.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 PARAMS = ROOT / "params.yaml"
@@ -78,11 +79,41 @@ def test_override_changes_one_value_and_nothing_else():
         ("data.custom.persons=[1]", "no 'persons'; it takes one of subjects"),
         ("data.custom=[1]", r"data\.custom"),
         ("tune.space.train.lr={kind: uniform, low: 0}", "high"),
+        ("compare=[amr, amr/v2]", "compare: no variant 'amr/v2'.*did you mean 'amr'"),
+        ("register.variant=lat", "register.variant: no variant 'lat'.*did you mean 'late'"),
+        ("evaluate.twin=lat", "evaluate.twin: no variant 'lat'.*did you mean 'late'"),
+        ("compare=[]", "compare=.* is empty"),
+        ("seeds=[]", "seeds=.* is empty"),
+        ("seeds=[0, 1, 0]", "seeds=.* names one twice"),
+        ("register.name=amr/v2", "register.name='amr/v2' holds '/'"),
+        ("register.name=" + "ä" * 200, "at most 250 bytes"),
+        ("tracking.experiment=", "tracking.experiment='' is empty"),
+        ('tracking.experiment="a\\nb"', "cannot be printed"),
+        ("tracking.experiment=" + "x" * 501, "up to 500"),
     ],
 )
 def test_a_wrong_setting_is_named(word, message):
     with pytest.raises(ConfigError, match=message):
         load_config(PARAMS, [word])
+
+
+@pytest.mark.parametrize("path", ["~/ntu", "$HOME/ntu", "file:///mnt/ntu", "s3://bucket/ntu"])
+@pytest.mark.parametrize("key", ["data", "artifacts"])
+def test_paths_that_dvc_would_read_otherwise_are_refused_in_the_file_alone(tmp_path, key, path):
+    file = tmp_path / "params.yaml"
+    file.write_text(f"paths: {{{key}: '{path}'}}\n")
+    with pytest.raises(ConfigError, match=rf"paths\.{key}=.*DVC takes"):
+        load_config(file)
+    file.write_text("paths: {data: '/mnt/our data #1', artifacts: out}\n")
+    assert getattr(load_config(file, [f"paths.{key}={path}"]).paths, key) == path
+
+
+def test_a_variant_whose_name_would_be_a_folder_is_refused(tmp_path):
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "variants.yaml").write_text("amr: {}\nmy/own: {model.fusion: late}\n")
+    (tmp_path / "params.yaml").write_text("train: {epochs: 1}\n")
+    with pytest.raises(UserError, match="variant='my/own' holds '/'"):
+        load_config(tmp_path / "params.yaml")
 
 
 def test_unknown_key_inside_the_file_is_named(tmp_path):

@@ -120,6 +120,21 @@ def test_budgets_on_joints_in_millimetres_are_refused_unless_the_unit_is_another
         call(unit="pixels")
 
 
+@pytest.mark.parametrize(
+    "threat",
+    [ThreatModel(rgb=Budget("L2", 300.0)), ThreatModel(skeleton=Budget("L2", 500.0))],
+)
+def test_budgets_in_l2_that_allow_anything_are_refused(clips, threat):
+    for call in (
+        lambda **k: evaluate_model(Net(), [clips], threat, "thin", checks=False, **k),
+        lambda **k: robust_accuracy(Net(), [clips], threat, steps=1, **k),
+    ):
+        with pytest.raises(UserError, match="in L2 changes each of"):
+            call()
+    if threat.rgb is None:
+        call(unit="pixels")
+
+
 def test_one_batch_is_enough_and_none_is_an_error(clips):
     assert robust_accuracy(Net(), clips, THREAT, steps=1)["clips"] == 4
     with pytest.raises(UserError, match="no clips"):
@@ -141,6 +156,10 @@ def test_a_model_output_is_taken(clips):
         ("train.attack.rgb_eps=8", "8/255 was meant"),
         ("threat.skeleton.eps=50", "0.05 was meant"),
         ("train.attack.skeleton_eps=50", "0.05 was meant"),
+        ("threat.rgb={norm: L2, eps: 128}", "each of 55296 values by 0.54"),
+        ("threat.skeleton={norm: L2, eps: 50}", "joints in metres"),
+        ("threat.acceleration=30", "at most 2"),
+        ("threat.bone_length=10", "at most 1"),
     ],
 )
 def test_budgets_in_another_unit_are_refused_when_settings_load(word, message):

@@ -14,11 +14,12 @@ from components.ntu.skeleton import Rejected
 from components.shards import ShardSet
 from components.shards.index import seal
 from components.shards.manifest import manifest_table
+from components.shards.raw import look_at_all
 from components.shards.storage import open_store
 from components.shards.writer import plan_shards, write_shard
 from components.sources import get_source
 from components.sources.clip_table import read_table
-from components.sources.ingest import keep, look, look_at_all
+from components.sources.ingest import keep, look
 from components.sources.mediapipe_pose import DISTANCE, FROM_MEDIAPIPE, LANDMARKS
 from pipelines.index import summarise
 
