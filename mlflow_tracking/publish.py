@@ -16,9 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from filelock import FileLock
-
 from components.errors import UserError
+from components.files import waited_lock
 from mlflow_tracking import store
 from mlflow_tracking.linked import send_data_set, send_model
 from mlflow_tracking.record import RUNNING, Record
@@ -52,10 +51,10 @@ def publish(record: Record, uri: str, client: "MlflowClient") -> str:
     """Bring the run of `record`, and the one above it before, up to date; its id in MLflow.
 
     Raises store.Unreachable or what the client raised; what did not arrive stays pending.
-    UserError when the run was begun at another address.
+    UserError when the run was begun at another address, and this store does not have it.
     """
     store.require_answer(uri)
-    with FileLock(record.folder / "publish.lock"):
+    with waited_lock(record.folder / "publish.lock"):
         parent = record.parent
         above = publish(parent, uri, client) if parent else None
         with store.turn(uri):
@@ -64,10 +63,14 @@ def publish(record: Record, uri: str, client: "MlflowClient") -> str:
                 done.update(uri=store.redact(uri), run_id=_run_id(record, above, uri, client))
                 record.save_published(done)
             elif done["uri"] != store.redact(uri):
-                raise UserError(
-                    f"run {record.key} was started at {done['uri']}, but the tracking URI is now "
-                    f"{store.redact(uri)}; set MLFLOW_TRACKING_URI to the former to send the rest"
-                )
+                if not _has(client, done["run_id"], record.key):
+                    raise UserError(
+                        f"run {record.key} was started at {done['uri']}, but the tracking URI is "
+                        f"now {store.redact(uri)}; set MLFLOW_TRACKING_URI to the former to send "
+                        "the rest"
+                    )
+                done["uri"] = store.redact(uri)  # the store has moved, with the run in it
+                record.save_published(done)
             if pending(record):
                 _send(record, done, client)
         return str(done["run_id"])
@@ -84,6 +87,18 @@ def _run_id(record: Record, above: str | None, uri: str, client: "MlflowClient")
         experiment, body["started_at"], {**body["tags"], **tags}, body["name"]
     )  # fmt: skip
     return str(run.info.run_id)
+
+
+def _has(client: "MlflowClient", run_id: str, key: str) -> bool:
+    """Whether the store has this very run."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_run(run_id).data.tags.get(KEY_TAG) == key
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return False
 
 
 def _send(record: Record, done: dict[str, Any], client: "MlflowClient") -> None:
@@ -249,7 +264,7 @@ class Publisher:
                     self._client = self._client or store.client(self.uri)
                     publish(self.record, self.uri, self._client)
             except Exception as error:  # noqa: BLE001 - whatever the server does, the stage goes on
-                why = f"{type(error).__name__}: {error}"
+                why = store.redact(f"{type(error).__name__}: {error}")
                 if not self.error:
                     log.warning(
                         "MLflow has not taken all yet (%s); see %s", why, self.record.folder

@@ -121,6 +121,7 @@ def fetch(tracking_uri: str, model_uri: str, into: Path) -> tuple[Path, Path]:
     The checkpoint's folder and the settings file, copied to `into`. Raises ValueError when there
     is no such model or it is not one of this project's.
     """
+    store.require_answer(tracking_uri)
     store.quiet()
     import mlflow
     from mlflow.artifacts import download_artifacts
@@ -135,8 +136,8 @@ def fetch(tracking_uri: str, model_uri: str, into: Path) -> tuple[Path, Path]:
             found.append(Path(download_artifacts(artifact_uri=uri, dst_path=str(into))))
         except (MlflowException, OSError) as error:
             raise UserError(
-                f"{model_uri}: no model of this project ({error}); `python -m pipelines.register` "
-                "makes one, or name a checkpoint folder with --model"
+                f"{model_uri}: no model of this project ({store.redact(str(error))}); "
+                "`python -m pipelines.register` makes one, or name a checkpoint folder with --model"
             ) from error
     return found[0], found[1]
 

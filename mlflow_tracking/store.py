@@ -4,13 +4,12 @@ import os
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
-
-from filelock import FileLock
 
 from components.address import masked, parse_address, probe
 from components.config.evaluate import TrackingSection
 from components.errors import UserError
+from components.files import waited_lock
+from mlflow_tracking.moved import artifacts_of, check_not_moved
 from mlflow_tracking.view import VIEW_TAG
 
 if TYPE_CHECKING:
@@ -60,9 +59,11 @@ class Unreachable(ConnectionError):
 
 
 def require_answer(uri: str) -> None:
-    """Raises Unreachable when the server's port does not answer."""
+    """Raises Unreachable when no port answers, UserError for a sqlite store that has moved."""
     if not reachable(uri):
         raise Unreachable(f"{redact(uri)} does not answer")
+    if file := sqlite_file(uri):
+        check_not_moved(file)
 
 
 def is_unreachable(error: Exception) -> bool:
@@ -92,7 +93,7 @@ def turn(uri: str) -> AbstractContextManager[Any]:
     with "database is locked".
     """
     file = sqlite_file(uri)
-    return FileLock(file.with_name(file.name + ".lock")) if file else nullcontext()
+    return waited_lock(file.with_name(file.name + ".lock")) if file else nullcontext()
 
 
 def quiet() -> None:
@@ -127,31 +128,16 @@ def experiment_id(mlflow: "MlflowClient", uri: str, name: str) -> str:
     found = mlflow.get_experiment_by_name(name)
     if found is None:
         file = sqlite_file(uri)
-        place = (file.absolute().parent / "mlartifacts").as_uri() if file else None
+        place = artifacts_of(file).as_uri() if file else None
         try:
             return mlflow.create_experiment(name, artifact_location=place, tags=EXPERIMENT_TAGS)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
             found = mlflow.get_experiment_by_name(name)
-    elif (file := sqlite_file(uri)) and (old := moved_from(found.artifact_location, file)):
-        raise UserError(
-            f"the files of the runs in {file} are recorded under {old}, which is not there: the "
-            f"project was moved. Move it back, or link it: ln -s {file.parent} {old.parent}; or "
-            "begin anew by renaming mlflow.db"
-        )
     if found is None or found.lifecycle_stage == "deleted":
         raise MlflowException(
             f"the experiment {name!r} is deleted; restore it (mlflow experiments restore) "
             "or set tracking.experiment to another name"
         )
     return found.experiment_id
-
-
-def moved_from(location: str, file: Path) -> Path | None:
-    """The folder that artifacts are recorded under, when it is gone and lies elsewhere now."""
-    parts = urlsplit(location)
-    old = Path(unquote(parts.path))
-    new = file.absolute().parent / old.name
-    gone = parts.scheme in ("", "file") and old != new and not old.exists()
-    return old if gone and old.name == "mlartifacts" else None

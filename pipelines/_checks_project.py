@@ -94,7 +94,7 @@ def data(context: Context) -> Iterator[Finding]:
     if listing.strangers:
         lacking.append(f"{len(listing.strangers)} files with odd names ({listing.strangers[0]})")
     if lacking:
-        fix = "amr index lists them in the manifest; download again what is missing"
+        fix = "amr index lists them in index.json; download again what is missing"
         yield Finding("data", WARN, f"{found}; {', '.join(lacking)}", fix)
     else:
         yield Finding("data", OK, found)
@@ -148,6 +148,8 @@ def dvc(context: Context) -> Iterator[Finding]:
 def mlflow(context: Context) -> Iterator[Finding]:
     """Whether the tracking store answers, and whether runs wait to be sent to it."""
     from components.address import local_path, parse_address, probe
+    from components.errors import UserError
+    from mlflow_tracking.moved import check_not_moved
     from mlflow_tracking.publish import pending
     from mlflow_tracking.record import records
     from mlflow_tracking.store import tracking_uri
@@ -155,12 +157,15 @@ def mlflow(context: Context) -> Iterator[Finding]:
     address = parse_address(tracking_uri(context.config.tracking, context.root), "tracking")
     found = f"{metadata.version('mlflow')}, {address.masked}"
     reason = probe(address, ASK_SECONDS)
+    fix = "start the server, or correct tracking.uri or MLFLOW_TRACKING_URI (docs/mlflow.md)"
     if not reason and address.scheme == "sqlite":
-        reason = _sqlite_fault(Path(address.path))
+        try:
+            check_not_moved(Path(address.path))
+        except UserError as error:
+            reason, _, fix = str(error).partition("; ")
     elif not reason and address.scheme in ("http", "https"):
         reason = _server_fault(address.uri)
     if reason:
-        fix = "start the server, or correct tracking.uri or MLFLOW_TRACKING_URI (docs/mlflow.md)"
         yield Finding("MLflow", PROBLEM, f"{found}: {reason}", fix)
     elif address.scheme == "sqlite" and not Path(address.path).exists():
         yield Finding("MLflow", OK, f"{found} (made on first use)")
@@ -171,22 +176,6 @@ def mlflow(context: Context) -> Iterator[Finding]:
     if waiting:
         fix = "amr sync (not while a stage is running: it sends by itself)"
         yield Finding("MLflow", WARN, f"{waiting} runs are not sent to the store yet", fix)
-
-
-def _sqlite_fault(path: Path) -> str:
-    """Why the file is no store of MLflow's; "" for one, and for a file that is not there yet."""
-    import sqlite3
-    from contextlib import closing
-
-    if not path.exists():
-        return ""
-    try:
-        uri = f"{path.absolute().as_uri()}?mode=ro"
-        with closing(sqlite3.connect(uri, uri=True, timeout=ASK_SECONDS)) as database:
-            database.execute("select count(*) from experiments").fetchone()
-    except sqlite3.Error as error:
-        return f"no store of MLflow's ({error})"
-    return ""
 
 
 def _server_fault(uri: str) -> str:

@@ -68,6 +68,11 @@ GROUPS: dict[str, tuple[Command, ...]] = {
     "Records and clusters": (
         Command("sync", "send to MLflow what could not be sent before", "amr sync"),
         Command(
+            "relocate",
+            "after the project was moved or copied, mend MLflow's sqlite file",
+            "amr relocate",
+        ),
+        Command(
             "reproduce",
             "what differs from a recorded run; the run again if nothing does",
             "amr reproduce RUN_ID --only-compare",

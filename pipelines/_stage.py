@@ -16,8 +16,9 @@ from components.config.load import nearest, read_yaml
 from components.config.recipes import meaning
 from components.errors import UserError
 from components.files import try_lock
+from mlflow_tracking.moved import check_not_moved
 from mlflow_tracking.store import tracking_uri
-from pipelines._terminal import interrupted
+from pipelines._terminal import interrupted, spell_out_odd_names
 
 ROOT = Path(__file__).resolve().parent.parent
 # What the same command does with the work of a stage that was stopped.
@@ -114,6 +115,7 @@ def run_stage(
     parser.add_argument("--params", default=str(ROOT / "params.yaml"), help="settings file")
     args = parser.parse_intermixed_args(argv)
     setup_logging()
+    spell_out_odd_names()
     try:
         _check_packages()
         config = load_config(args.params, args.overrides)
@@ -135,7 +137,11 @@ def check_addresses(stage: Stage) -> None:
     """UserError for an address that cannot be read, or where this stage could not write."""
     config = stage.config
     if stage.name in LOGGING:
-        tracking_uri(config.tracking)
+        store = parse_address(tracking_uri(config.tracking), "tracking")
+        if store.local is not None:  # a server that is away is waited for, or published to later
+            if reason := probe(store):
+                raise StageError(f"the tracking store {store.masked}: {reason}")
+            check_not_moved(store.local)
     writes = {"paths.artifacts": (config.paths.artifacts, "folder")}
     if stage.name == "sample":
         writes = {"paths.data": (config.paths.data, "folder")}

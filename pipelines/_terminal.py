@@ -3,7 +3,9 @@
 Imports nothing heavy: `amr --help` must answer at once.
 """
 
+import codecs
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +14,25 @@ from typing import TextIO
 
 INTERRUPTED = 130  # 128 + SIGINT, what shells report of a command that Ctrl-C ended
 STYLES = {"bold": "1", "green": "32", "yellow": "33", "red": "31"}
+
+
+def spell_out_odd_names() -> None:
+    """From now on standard output and error spell out what they cannot encode, byte by byte.
+
+    Names of files may hold bytes that are no UTF-8, at which Python's standard output ends with an
+    exception. `components.address.readable` is for names that are printed on purpose; this is for
+    those inside messages.
+    """
+    codecs.register_error("amr.bytes", _spelt_out)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="amr.bytes")
+
+
+def _spelt_out(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    raw = error.object[error.start : error.end].encode("utf-8", "surrogateescape")
+    return "".join(f"\\x{byte:02x}" for byte in raw), error.end
 
 
 def painted(text: str, style: str, stream: TextIO | None = None) -> str:
@@ -39,6 +60,7 @@ def ended_politely(name: str, work: Callable[[], int]) -> int:
     """
     from components.errors import UserError
 
+    spell_out_odd_names()
     try:
         status = work()
         sys.stdout.flush()

@@ -198,7 +198,8 @@ def _result(
 
 def _postponed(stage: Stage, run: str, error: Exception) -> dict[str, Any]:
     settings = stage.config.register
-    log.warning("the registry does not answer: %s", error)
+    why = store.redact(str(error))
+    log.warning("the registry does not answer: %s", why)
     return {
         "run": run,
         "variant": settings.variant,
@@ -207,7 +208,7 @@ def _postponed(stage: Stage, run: str, error: Exception) -> dict[str, Any]:
         "alias": None,
         "decision": "postponed",
         "promote": False,
-        "reasons": [f"the registry does not answer ({error}); later: python -m pipelines.sync"],
+        "reasons": [f"the registry does not answer ({why}); later: python -m pipelines.sync"],
         "checks": [],
     }
 

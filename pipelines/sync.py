@@ -33,7 +33,7 @@ def _publish(stage: Stage, waiting: list[Record]) -> None:
                 f"{error}; {len(waiting)} runs wait in {stage.artifacts / FOLDER}"
             ) from error
         except Exception as error:  # noqa: BLE001 - one odd run must not keep the others waiting
-            failed.append(f"{record.key}: {error}")
+            failed.append(store.redact(f"{record.key}: {error}"))
         else:
             print(f"{record.key}: published as run {run_id}")
     if failed:

@@ -152,7 +152,7 @@ def test_a_line_without_its_video_is_named(folder: Path) -> None:
 
 
 def test_index_says_whose_joints_these_are(folder: Path) -> None:
-    table = manifest_table(look_at_all(SOURCE, folder, SOURCE.find(folder).clips))
+    table = manifest_table(look_at_all(SOURCE, folder, SOURCE.find(folder).clips, 60.0))
     summary = summarise(table, Config().data, "mediapipe")
     assert any("estimated from the same pixels" in note for note in summary["notes"])
     sensor = summarise(table, Config().data, "ntu")
