@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from components.checkpoint import read_config
 from components.datasets import select_split
-from components.evaluation.comparable import clips_fingerprint
+from components.evaluation.comparable import apart_from, clips_fingerprint
 from components.evaluation.curves import FACTORS, curves
 from components.evaluation.evaluate import Chunk, assemble
 from components.evaluation.export import check_licence, export_adversarial
@@ -30,7 +30,7 @@ from components.evaluation.piece import (
 from components.evaluation.records import SCHEMA
 from components.evaluation.subset import rank
 from components.evaluation.suite import SUITES, Entry, suite_hash
-from components.files import write_json
+from components.files import read_json, write_json
 from components.sample.folder import read_marker
 from components.shards import ShardSet
 from mlflow_tracking.evaluation import log_evaluation
@@ -73,6 +73,14 @@ def main(stage: Stage) -> None:
             )
             write_results(stage, name, clips, pieces, paths)
             log_evaluation(stage.config, stage.artifacts, name, stage.shards)
+            warn_of_other_terms(stage.artifacts / "evaluation", name)
+
+
+def warn_of_other_terms(folder: Path, name: str) -> None:
+    """Say which evaluations in the folder must not be compared with the one just written."""
+    files = [path for path in sorted(folder.glob("*.json")) if not path.stem.endswith("_curves")]
+    for line in apart_from(name, {path.stem: read_json(path) for path in files}):
+        log.warning("%s", line)
 
 
 def runs(stage: Stage) -> list[str]:

@@ -6,6 +6,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from components.attacks import ThreatModel
+from components.config import Config, to_dict
+from components.evaluation.comparable import differences_in_terms
 from components.files import write_text
 from components.reporting.gallery_data import gallery_data
 from components.reporting.page import build_page
@@ -58,7 +61,22 @@ def results_of(stage: Stage) -> Results:
     results = read_results(stage.artifacts, stage.config.compare, stage.config.seeds)
     for variant, summary in results.models.items():
         results.models[variant] = named_classes(summary, names_of(summary))
+    results.notes += other_than_asked(stage.config, results)
     return results
+
+
+def other_than_asked(config: Config, results: Results) -> list[str]:
+    """A note when the figures were made on other terms than the present settings ask for."""
+    main = results.models[results.main]
+    threat = ThreatModel.from_settings(to_dict(config.threat)).fingerprint()
+    asked = {**main, "recipe": config.recipe, "threat_fingerprint": threat}
+    terms = differences_in_terms(main, asked)
+    if not terms:
+        return []
+    return [
+        f"the figures were made with another {' and '.join(terms)} than the present settings ask "
+        "for; `python -m pipelines.evaluate` with these settings makes them anew"
+    ]
 
 
 def names_of(summary: dict[str, Any]) -> dict[Any, str]:
@@ -77,10 +95,13 @@ def gallery_of_page(results: Results) -> dict[str, Any]:
 
 
 def show(stage: Stage) -> None:
-    """Print the table of results."""
+    """Print the table of results, and what is missing or left out."""
     if is_synthetic(stage.raw):
         print("synthetic sample: no results on NTU-RGB+D")
-    print(terminal_table(results_of(stage)))
+    results = results_of(stage)
+    print(terminal_table(results))
+    for note in results.notes:
+        print(f"note: {note}")
 
 
 def is_synthetic(data: str | Path) -> bool:

@@ -34,6 +34,19 @@ def differences_in_terms(one: Mapping[str, Any], other: Mapping[str, Any]) -> li
     return [*found, "attack suite"] if _other_suite(one, other) else found
 
 
+def apart_from(run: str, summaries: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A line for each kind of difference between `run` and the other evaluations beside it."""
+    by_terms: dict[str, list[str]] = {}
+    for other, summary in summaries.items():
+        if terms := differences_in_terms(summaries[run], summary):
+            by_terms.setdefault(" and ".join(terms), []).append(other)
+    return [
+        f"{run} was evaluated with another {terms} than {', '.join(others)}: `dvc metrics show` "
+        "prints them in one table all the same; report, results and gate keep them apart"
+        for terms, others in by_terms.items()
+    ]
+
+
 def clips_fingerprint(ids: Iterable[str]) -> str:
     """A short hash of a set of clips, whatever their order."""
     return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()[:16]

@@ -345,3 +345,15 @@ def test_every_attack_of_a_suite_has_words(suite: str) -> None:
 
 def test_durations_are_told_in_the_unit_that_fits() -> None:
     assert [duration(s) for s in (40.2, 720, 12_600)] == ["40 s", "12 min", "3.5 h"]
+
+
+def test_figures_of_other_terms_than_the_settings_ask_for_are_marked(
+    artifacts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [f"paths.artifacts={artifacts}", f"paths.data={artifacts.parent / 'data'}"]
+    assert run_stage("report", report.show, words) == 0
+    assert "another threat model" not in capsys.readouterr().out
+    assert run_stage("report", report.show, [*words, "threat.rgb.eps=1/255"]) == 0
+    assert "note: the figures were made with another threat model than" in capsys.readouterr().out
+    assert run_stage("report", report.main, [*words, "threat.rgb.eps=1/255"]) == 0
+    assert "another threat model than the present settings" in " ".join(_page(artifacts).text)
