@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from components.address import readable
 from components.errors import UserError
 from components.sources.base import Found, Source
 
@@ -18,16 +19,16 @@ def find_clip(named: str, source: Source, data: Path) -> tuple[Path, Found]:
     """
     path = Path(named).expanduser()
     if path.is_dir():
-        raise UserError(f"{named} is a folder; name one clip, or one of its two files")
+        raise UserError(f"{readable(named)} is a folder; name one clip, or one of its two files")
     if path.is_file():
         return of_file(path, source, data)
     if path.name != named:
-        raise UserError(f"{named}: no such file")
+        raise UserError(f"{readable(named)}: no such file")
     clips = {str(found.clip): found for found in source.find(data).clips}
     for found in clips.values():
         if named.upper() == str(found.clip) or named in _file_names(found):
             return data, found
-    raise UserError(f"no clip {named!r} in {data}{_near(named, list(clips))}")
+    raise UserError(f"no clip '{readable(named)}' in {data}{_near(named, list(clips))}")
 
 
 def of_file(path: Path, source: Source, data: Path) -> tuple[Path, Found]:
@@ -45,8 +46,8 @@ def of_file(path: Path, source: Source, data: Path) -> tuple[Path, Found]:
             return data, inside
     if beside is None:
         raise UserError(
-            f"{path.name} is not named as clips of {source.name} are; expected a form like "
-            f"{source.example}"
+            f"{readable(path.name)} is not named as clips of {source.name} are; expected a form "
+            f"like {source.example}"
         )
     return folder, beside
 

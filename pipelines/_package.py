@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from components.address import is_text, readable
 from components.errors import UserError
 
 GIT_SECONDS = 60.0
@@ -16,22 +17,31 @@ GIT_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Package:
-    """A copy of the project's tracked files; `untracked` are code that stays behind."""
+    """A copy of the project's tracked files.
+
+    untracked: code that stays behind; unnameable: tracked files that do, since their names are no
+    UTF-8, which Ray's archive of the project cannot hold
+    """
 
     folder: Path
     files: int
     bytes: int
     commit: str
     untracked: tuple[str, ...]
+    unnameable: tuple[str, ...] = ()
 
     def describe(self) -> list[str]:
         """Lines for the user: what is sent, what is not."""
         lines = [f"sending {self.files} files that git tracks, {self.bytes / 1e6:.1f} MB"]
-        if self.untracked:
-            names = ", ".join(self.untracked[:3]) + (" ..." if len(self.untracked) > 3 else "")
+        if self.unnameable:
             lines.append(
-                f"{len(self.untracked)} files of code are not tracked and stay here ({names}); "
-                "`git add` sends them"
+                f"{len(self.unnameable)} files have names in another encoding than UTF-8 and stay "
+                f"here ({_some(self.unnameable)}); rename them to send them"
+            )
+        if self.untracked:
+            lines.append(
+                f"{len(self.untracked)} files of code are not tracked and stay here "
+                f"({_some(self.untracked)}); `git add` sends them"
             )
         return lines
 
@@ -51,15 +61,25 @@ def package(root: Path) -> Iterator[Package]:
         )
     others = _git(root, "ls-files", "-z", "--others", "--exclude-standard", "--", "*.py", "*.yaml")
     count = size = 0
+    unnameable = []
     with tempfile.TemporaryDirectory(prefix="package-") as folder:
         for name in names:
             source, target = root / name, Path(folder) / name
             if _through_link(root, name) or not source.is_file():
                 continue
+            if not is_text(name):
+                unnameable.append(name)
+                continue
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target)
             count, size = count + 1, size + source.stat().st_size
-        yield Package(Path(folder), count, size, _commit(root), tuple(others or ()))
+        yield Package(
+            Path(folder), count, size, _commit(root), tuple(others or ()), tuple(unnameable)
+        )
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(map(readable, names[:3])) + (" ..." if len(names) > 3 else "")
 
 
 def _through_link(root: Path, name: str) -> bool:

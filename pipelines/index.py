@@ -24,6 +24,7 @@ from pipelines._stage import Stage, StageError, run_stage
 
 log = logging.getLogger("index")
 CLIPS_PER_TASK = 64
+SHOWN = 5  # names of files that are no clip's; index.json lists all
 
 
 def main(stage: Stage) -> None:
@@ -149,7 +150,8 @@ def split_counts(table: pa.Table, data: DataSection) -> dict[str, Any]:
 def _strangers(names: list[str]) -> str:
     if not names:
         return ""
-    return f"; {len(names)} files have names of another form, such as {names[0]}"
+    some = ", ".join(names[:SHOWN])
+    return f"; {len(names)} files have names of another form, such as {some}"
 
 
 def _report(summary: dict[str, Any]) -> Iterator[str]:
@@ -159,7 +161,8 @@ def _report(summary: dict[str, Any]) -> Iterator[str]:
     for flag, count in summary["flags"].items():
         yield f"  flagged  {count:>6}  {flag}"
     if summary["unrecognised_files"]:
-        yield _strangers(summary["unrecognised_files"]).lstrip("; ")
+        said = _strangers(summary["unrecognised_files"]).lstrip("; ")
+        yield f"{said} (index.json lists all under unrecognised_files)"
     if "train" in summary:
         yield (
             f"{summary['protocol']}: {summary['train']} train, {summary['val']} val, "

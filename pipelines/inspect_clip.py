@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from components.address import readable
 from components.config import load_config
 from components.ntu.skeleton import Rejected
 from components.sources import get_source
@@ -43,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
 
         with picture_errors(args.png):
             draw(seen, args.png)
-        print(f"picture    {args.png}")
+        print(f"picture    {readable(str(args.png))}")
     return 0 if seen.fault is None else 1
 
 
@@ -51,8 +52,8 @@ def lines(seen: Seen) -> Iterator[str]:
     """The text about one clip, a line a fact."""
     found = seen.found
     yield f"clip       {found.clip}  {seen.class_name}"
-    yield f"files      {found.video or 'no video'}"
-    yield f"           {found.skeleton or 'no skeleton'}"
+    yield f"files      {readable(found.video) or 'no video'}"
+    yield f"           {readable(found.skeleton) or 'no skeleton'}"
     if found.last >= 0:
         yield f"           frames {found.first} to {found.last} of the recording"
     yield from _video(seen)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from components.address import local_path
+from components.address import local_path, readable
 from components.config import Config, load_config
 from components.errors import UserError
 from components.progress_bar import progress
@@ -123,8 +123,8 @@ def jobs_of(named: list[str], source: Source, data: Path) -> tuple[list[Job], bo
     if _are_a_pair(paths):
         for path in paths:
             if not path.is_file():
-                raise StageError(f"{path}: no such file")
-        return [Job(paths[0].name.partition(".")[0], paths[0], paths[1])], False
+                raise StageError(f"{readable(str(path))}: no such file")
+        return [Job(readable(paths[0].stem), paths[0], paths[1])], False
     jobs = []
     for word, path in zip(named, paths, strict=True):
         if not path.is_dir():
@@ -133,7 +133,9 @@ def jobs_of(named: list[str], source: Source, data: Path) -> tuple[list[Job], bo
             continue
         listing = source.find(path)
         if not listing.clips:
-            raise UserError(f"{path} holds no clip; expected files such as {source.example}")
+            raise UserError(
+                f"{readable(str(path))} holds no clip; expected files such as {source.example}"
+            )
         jobs += [Job.of(path, found) for found in listing.clips]
         jobs += [
             Job(name, reason=f"odd-name: expected a form like {source.example}")
@@ -222,6 +224,8 @@ def _flat(one: Prediction) -> dict[str, Any]:
     weights = body.get("modality_weights") or {}
     return {
         **body,
+        "video": readable(body["video"] or ""),
+        "skeleton": readable(body["skeleton"] or ""),
         "flags": " ".join(body.get("flags", ())),
         "weight_rgb": weights.get("rgb"),
         "weight_skeleton": weights.get("skeleton"),

@@ -34,12 +34,15 @@ class VideoInfo(NamedTuple):
     """What a look at the packets tells: frames there, the picture's size, frames promised.
 
     promised: what the header says; 0 where the container does not say
+    places:   frames that there is time for between the first and the last; 0 where packets have
+              no times. More than `frames` where some are missing in between, or the rate changes
     """
 
     frames: int
     width: int
     height: int
     promised: int = 0
+    places: int = 0
 
 
 class _Deadline(threading.local):
@@ -112,9 +115,11 @@ def probe(path: str) -> VideoInfo:
     """Count the packets without decoding, and decode the first frame for the picture's size."""
     with open_video(path) as (container, stream):
         count, first, end = 0, None, 0
+        times = []
         for packet in packets(container, stream):
             if packet.size:
                 count += 1
+                times.append(packet.dts)
                 end = max(end, (packet.pts or 0) + (packet.duration or 0))
             if first is None:
                 with contextlib.suppress(av.error.FFmpegError):
@@ -122,7 +127,15 @@ def probe(path: str) -> VideoInfo:
         if first is None:
             raise Rejected("video-unreadable", "no frame can be decoded")
         promised = _promised(stream, container.duration or 0, count, end)
-        return VideoInfo(count, first.width, first.height, promised)
+        return VideoInfo(count, first.width, first.height, promised, _places(times))
+
+
+def _places(times: list[int | None]) -> int:
+    """How many frames at even steps lie between the first and the last of these times."""
+    known = np.unique([time for time in times if time is not None])
+    if len(known) < len(times) or len(times) < 2:
+        return 0
+    return round(float((known[-1] - known[0]) / np.median(np.diff(known)))) + 1
 
 
 def _promised(stream: av.VideoStream, duration: int, count: int, end: int) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from components.address import readable
 from components.errors import UserError
 from components.ntu.ids import ClipId
 from components.ntu.people import People
@@ -36,7 +37,12 @@ class Listing:
     """All clips by name, and the files whose names are no clip's."""
 
     clips: list[Found]
-    strangers: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+
+    @property
+    def strangers(self) -> list[str]:
+        """The files whose names are no clip's, as they are shown."""
+        return [readable(path) for path in self.others]
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def look(source: Source, root: Path, found: Found, seconds: float = 0.0) -> Look
     def read() -> tuple[People, VideoInfo, str]:
         _require_plain(root, found)
         people = _people(source, root, found)
-        info = _whole(source.probe(root, found))
+        info = _whole(source.probe(root, found), source, len(people.present))
         if source.digest is not None:
             return people, info, source.digest(root, found)
         return people, info, _digest(source.files(root, found))
@@ -141,7 +141,7 @@ def _keep(
     try:
         _require_plain(root, found)
         people = _people(source, root, found)
-        expected = expected or _whole(source.probe(root, found)).frames
+        expected = expected or _whole(source.probe(root, found), source, len(people.present)).frames
         flags = set(people.flags) | set(found.flags)
 
         def box(width: int, height: int) -> Box:
@@ -161,7 +161,7 @@ def _keep(
         )
     except OSError as error:
         raise Rejected("file-unreadable", str(error.strerror or error)) from error
-    if not same_count(count, expected):
+    if _too_few(count, expected, source):
         raise Rejected(
             "video-truncated", f"{expected} frames are promised, {count} of them can be decoded"
         )
@@ -190,17 +190,36 @@ def _people(source: Source, root: Path, found: Found) -> People:
     return people
 
 
-def _whole(info: VideoInfo) -> VideoInfo:
-    """The same, for a video that has all its frames; Rejected (video-truncated) otherwise.
+def _whole(info: VideoInfo, source: Source, steps: int) -> VideoInfo:
+    """The same, for a video whose frame i was taken at i / rate; Rejected otherwise.
 
     With frames missing nobody knows which, so pictures would be filed under times of others.
+    steps: frames of the skeleton; where there are as many, frame i belongs to frame i
     """
-    if info.promised and not same_count(info.frames, info.promised):
+    if _too_few(info.frames, info.promised, source):
         raise Rejected(
             "video-truncated",
             f"the header promises {info.promised} frames, {info.frames} are there",
         )
+    paired = source.same_clock and same_count(info.frames, steps)
+    if not paired and _too_few(info.frames, info.places, source):
+        raise Rejected(
+            "video-uneven",
+            f"{info.frames} frames in the time of {info.places}: some are missing in between, or "
+            "the rate changes; write the video anew at one rate",
+        )
     return info
+
+
+def _too_few(frames: int, expected: int, source: Source) -> bool:
+    """Whether so many frames are lost that the others' times are wrong.
+
+    Frames lost at the end change no time where both streams have one clock. Where they only cover
+    the same span (`Source.same_clock`), each lost frame stretches the times of all others.
+    """
+    if source.same_clock:
+        return frames < expected and not same_count(frames, expected)
+    return frames < expected - 1
 
 
 def _require_plain(root: Path, found: Found) -> None:

@@ -55,7 +55,7 @@ def find(root: Path) -> Listing:
             clips[clip] = Found(clip, video, first, flags=tuple(sorted(flags)))
     for clip, found in videos.items():
         clips.setdefault(clip, Found(clip, found.video, flags=found.flags))
-    strangers += [p for p in ntu.find(root).strangers if not p.lower().endswith(_PICKLE)]
+    strangers += [p for p in ntu.find(root).others if not p.lower().endswith(_PICKLE)]
     return Listing([clips[clip] for clip in sorted(clips)], sorted(strangers))
 
 

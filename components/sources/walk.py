@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from components.address import is_text
 from components.errors import UserError
 
 
@@ -12,8 +13,8 @@ def walk_files(root: Path) -> Iterator[tuple[str, str]]:
 
     A folder reached twice through links is read once. Hidden files and folders are left out.
     What cannot be written as text (a name in another encoding than UTF-8) comes with an empty file
-    name and its bytes spelt out, and so does a folder that may not be read: no clip can be named
-    so, and every adapter lists it.
+    name, and so does a folder that may not be read: no clip can be named so, and every adapter
+    lists it.
     UserError when there is no such folder.
     """
     if not root.is_dir():
@@ -41,8 +42,8 @@ def walk_files(root: Path) -> Iterator[tuple[str, str]]:
             if entry.name.startswith("."):
                 continue
             path = f"{relative}/{entry.name}" if relative else entry.name
-            if not _is_text(entry.name):
-                yield os.fsencode(path).decode("utf-8", "backslashreplace"), ""
+            if not is_text(entry.name):
+                yield path, ""
                 continue
             # A link may lead to a folder on another disk; `is_dir` follows it.
             if _is_folder(entry):
@@ -69,11 +70,3 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
         return entry.is_dir()
     except OSError:  # a link to itself
         return False
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:  # bytes that are no UTF-8
-        return False
-    return True

@@ -229,3 +229,20 @@ def test_a_reader_that_goes_away_is_no_fault() -> None:
     words = f"{sys.executable} -m pipelines --help | head -1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", words], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.startswith("usage: amr") and done.stderr == ""
+
+
+def test_names_in_another_encoding_are_spelt_out_on_both_streams() -> None:
+    """Python's own standard output ends with an exception at bytes that are no UTF-8."""
+    code = (
+        "import os, sys; from pipelines._terminal import spell_out_odd_names as now; now(); "
+        "name = os.fsdecode(b'S\\xb9\\xc7.avi'); print(name, 'é'); print(name, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(rb"S\xb9\xc7.avi") and rb"S\xb9\xc7.avi" in done.stderr
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines", "inspect", b"S\xb9\xc7.avi"],
+        cwd=ROOT,
+        capture_output=True,
+    )
+    assert done.returncode == 2 and rb"S\xb9\xc7.avi: no such file" in done.stderr

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import ray
+from ray._private.runtime_env import packaging
 
 from components.config import load_config
 from components.config.train import RaySection
@@ -195,6 +196,19 @@ def test_only_what_git_tracks_travels_as_it_lies_there(project):
         assert "2 files that git tracks, 0.0 MB" in sent.describe()[0]
         assert "new.py" in sent.describe()[1] and "git add" in sent.describe()[1]
     assert not sent.folder.exists()
+
+
+def test_a_name_in_another_encoding_stays_and_is_named(project, tmp_path):
+    """Ray's archive of the project takes UTF-8 alone: one such file would end every submission."""
+    for name in (b"caf\xe9.txt", "caf\u00e9.txt".encode()):
+        Path(os.fsdecode(os.fsencode(project) + b"/" + name)).write_text("x")
+    git(project, "add", "--", "*.txt")
+    with _package.package(project) as sent:
+        assert (sent.folder / "caf\u00e9.txt").is_file()
+        assert any(
+            "1 files have names" in line and r"caf\xe9.txt" in line for line in sent.describe()
+        )
+        packaging.create_package(str(sent.folder), tmp_path / "sent.zip", include_gitignore=True)
 
 
 def test_the_commit_of_a_clean_tree_and_of_none(project):
