@@ -93,7 +93,7 @@ def _check_paths(params: Path, tree: Mapping[str, Any]) -> None:
     """
     section = tree.get("paths")
     for key, text in section.items() if isinstance(section, dict) else ():
-        if isinstance(text, str) and (text.startswith(("~", "$")) or ":" in text.partition("/")[0]):
+        if isinstance(text, str) and text.startswith(("~", "$", "file:")):
             raise ConfigError(
                 f"{params}: paths.{key}={text}: DVC takes this file's paths as they stand; write "
                 "the whole path, or a link to it inside the project"

@@ -97,7 +97,7 @@ def test_a_wrong_setting_is_named(word, message):
         load_config(PARAMS, [word])
 
 
-@pytest.mark.parametrize("path", ["~/ntu", "$HOME/ntu", "file:///mnt/ntu", "s3://bucket/ntu"])
+@pytest.mark.parametrize("path", ["~/ntu", "$HOME/ntu", "file:///mnt/ntu"])
 @pytest.mark.parametrize("key", ["data", "artifacts"])
 def test_paths_that_dvc_would_read_otherwise_are_refused_in_the_file_alone(tmp_path, key, path):
     file = tmp_path / "params.yaml"
