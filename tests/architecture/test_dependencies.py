@@ -15,6 +15,7 @@ OWN = {"components", "pipelines", "mlflow_tracking", "benchmarks", "tests"}
 # Distribution -> the module that it is imported as, where the names differ.
 MODULES = {
     "PyYAML": "yaml",
+    "SQLAlchemy": "sqlalchemy",
     "pillow": "PIL",
     "Jinja2": "jinja2",
     "MarkupSafe": "markupsafe",
