@@ -59,7 +59,6 @@ MARGIN = Entry(
 THIN: tuple[Entry, ...] = (FGSM, PGD20, MARGIN)
 QUICK: tuple[Entry, ...] = (
     *THIN,
-    Entry("margin_pgd_t", "margin_pgd_t", {"target_steps": 10, "n_targets": 2}),
     Entry("attention_touched", "attention_touched", {"steps": 10}, needs="weights"),
     Entry("square", "square", {"queries": 20}),
 )

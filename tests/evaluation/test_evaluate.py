@@ -26,7 +26,7 @@ def test_summary_has_the_contract(evaluation):
     summary = evaluation.summary
     json.dumps(summary, allow_nan=False)
     assert (summary["model"], summary["clips"]) == ("model", 40)
-    for attack in ("fgsm", "pgd20", "margin_pgd", "margin_pgd_t", "attention_touched", "square"):
+    for attack in ("fgsm", "pgd20", "margin_pgd", "attention_touched", "square"):
         for cell in CELLS:
             share = summary["robust_acc"][attack][cell]
             assert 0 <= share["low"] <= share["value"] <= share["high"] <= 1
