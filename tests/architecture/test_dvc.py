@@ -30,6 +30,8 @@ PLAIN = (
     "components/files.py",
     "components/fingerprint.py",
     "components/progress_bar.py",
+    "components/timeouts.py",
+    "components/units.py",
 )
 
 
