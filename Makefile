@@ -69,7 +69,7 @@ results: $(STAMP)  ## make the rows of a recipe again: make results RECIPE=utd_m
 	$(BIN)/python -m pipelines.results
 
 submit: $(STAMP)  ## run the pipeline as a job on a Ray cluster
-	$(BIN)/python -m pipelines.submit $(RAY_ADDRESS) --workspace $(WORKSPACE) $(STAGES)
+	$(BIN)/python -m pipelines.submit '$(RAY_ADDRESS)' --workspace '$(WORKSPACE)' $(STAGES)
 
 clean:
 	rm -rf artifacts .pytest_cache .ruff_cache .mypy_cache

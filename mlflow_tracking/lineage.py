@@ -29,12 +29,13 @@ PACKAGES = ("torch", "ray", "mlflow", "dvc", "numpy", "pyarrow", "av", "safetens
 def collect(config: Config, artifacts: Path, root: Path = ROOT) -> dict[str, Any]:
     """All facts by name; what cannot be known here is None."""
     commit, dirty = code(root)
+    here = head(root) is not None
     shards = read_json(artifacts / "shards" / "shards.json")
     return {
         "git_commit": commit,
         "git_dirty": dirty,
-        "git_branch": git(root, "rev-parse", "--abbrev-ref", "HEAD"),
-        "git_diff_sha": _git_diff(root) if dirty else None,
+        "git_branch": git(root, "rev-parse", "--abbrev-ref", "HEAD") if here else None,
+        "git_diff_sha": _git_diff(root) if dirty and here else None,
         "dvc_lock": file_hash(root / "dvc.lock"),
         "data": data_hash(root / "data.dvc"),
         "manifest": file_hash(artifacts / "manifest.parquet"),
@@ -50,10 +51,10 @@ def collect(config: Config, artifacts: Path, root: Path = ROOT) -> dict[str, Any
 def code(root: Path = ROOT) -> tuple[str | None, bool | None]:
     """The commit of the project's code, and whether its files differ from it.
 
-    A submitted job's folder is no repository: there it is what the job was sent with, and None
-    without that.
+    A submitted job's folder is no repository, though it may lie inside of one: there it is what the
+    job was sent with, and None without that.
     """
-    commit = git(root, "rev-parse", "HEAD")
+    commit = head(root)
     if commit is None:
         sent, _, changed = os.environ.get(COMMIT, "").partition("-")
         if sent:
@@ -62,6 +63,15 @@ def code(root: Path = ROOT) -> tuple[str | None, bool | None]:
         return None, None
     status = git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", *WRITTEN_BY_DVC)
     return commit, None if status is None else bool(status)
+
+
+def head(root: Path) -> str | None:
+    """The commit that is checked out in `root`; None where git tracks no file of this folder.
+
+    Git answers from any folder inside a repository, so from an ignored one, too, with a commit
+    that says nothing of the files there.
+    """
+    return git(root, "rev-parse", "HEAD") if git(root, "ls-files", "--", ".") else None
 
 
 def tags(facts: Mapping[str, Any]) -> dict[str, Any]:

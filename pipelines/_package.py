@@ -51,13 +51,14 @@ def package(root: Path) -> Iterator[Package]:
     """The tracked files as they lie in the working tree, in a folder that goes with the block.
 
     So neither results nor raw data, which must not be passed on, can travel; links are left out,
-    since what they lead to is not in git. UserError where there is no git repository.
+    since what they lead to is not in git. UserError where git tracks nothing here.
     """
     names = _git(root, "ls-files", "-z", "--cached", "--deduplicate")
-    if names is None:
+    if not names:
         raise UserError(
-            f"{root} is no git repository, so nobody knows what of it may travel to a cluster; "
-            "work in a clone, or run `git init && git add -A` where .gitignore is the project's"
+            f"{root} is no git repository, or git tracks nothing in it, so nobody knows what of it "
+            "may travel to a cluster; work in a clone, or run `git init && git add -A` where "
+            ".gitignore is the project's"
         )
     others = _git(root, "ls-files", "-z", "--others", "--exclude-standard", "--", "*.py", "*.yaml")
     count = size = 0

@@ -140,7 +140,7 @@ def _facts(
         synthetic=is_synthetic(stage.raw) or stage.config.recipe == "sample",
         summary=summary,
         method=str(config.get("train", {}).get("method", "unknown")),
-        commit=lineage.git(ROOT, "rev-parse", "HEAD"),
+        commit=lineage.code(ROOT)[0],
     )
 
 

@@ -18,7 +18,7 @@ def main(stage: Stage) -> None:
         raise StageError(
             f"{', '.join(left_out)}: no evaluation that may stand in this table; run `dvc repro`"
         )
-    commit = lineage.git(ROOT, "rev-parse", "HEAD")
+    commit = lineage.head(ROOT)
     if commit is None:
         raise StageError("a claim names the commit it was made with; run this in a git checkout")
     facts: dict[str, Any] = {

@@ -38,6 +38,26 @@ def test_commit_and_dirty_flag(tmp_path: Path) -> None:
     assert dirty["git_dirty"] is True and dirty["git_diff_sha"]
 
 
+def test_a_jobs_folder_inside_another_repository_names_what_the_job_was_sent_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`make submit WORKSPACE=./ws`: git would answer there, with the outer folder's commit."""
+    (tmp_path / "code.py").write_text("a = 1\n")
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-qm", "outer")
+    workspace = tmp_path / "ws"
+    workspace.mkdir()
+    (workspace / "code.py").write_text("a = 2\n")
+    monkeypatch.setenv(lineage.COMMIT, "0123456789abcdef-dirty")
+    sent = lineage.collect(Config(), workspace, workspace)
+    assert (sent["git_commit"], sent["git_dirty"]) == ("0123456789abcdef", True)
+    assert sent["git_branch"] is None and sent["git_diff_sha"] is None
+    monkeypatch.delenv(lineage.COMMIT)
+    assert lineage.code(workspace) == (None, None)
+    assert len(lineage.code(tmp_path)[0] or "") == 40
+
+
 def test_data_and_settings_hashes(project: Any, tmp_path: Path) -> None:
     facts = lineage.collect(project.config, project.artifacts)
     assert facts["shards"] and facts["versions"]["torch"]

@@ -218,6 +218,9 @@ def test_the_commit_of_a_clean_tree_and_of_none(project):
     shutil.rmtree(project / ".git")
     with pytest.raises(UserError, match="no git repository"), _package.package(project):
         pytest.fail("sent a folder of unknown files")
+    git(project.parent, "init", "-q")  # unpacked inside of another repository
+    with pytest.raises(UserError, match="git tracks nothing"), _package.package(project):
+        pytest.fail("sent nothing at all")
 
 
 @pytest.mark.parametrize(
@@ -278,6 +281,19 @@ def test_a_workspace_is_meant_from_the_shells_folder(monkeypatch, tmp_path, web)
     monkeypatch.setattr(submit, "_submit", lambda _, entrypoint, *__: asked.append(entrypoint))
     assert submit.main(["http://127.0.0.1:1", "--workspace", "./w s"]) == 0
     assert f"'{tmp_path}/w s'" in asked[0]
+
+
+@pytest.mark.parametrize("workspace", ["/shared/my runs", "/shared/a#b", "~/ws", "a;b&c", ""])
+def test_make_hands_a_workspace_over_as_it_is_written(tmp_path, workspace):
+    """Unquoted, what follows a blank was taken for a stage, and what follows a # was dropped."""
+    (tmp_path / "python").write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
+    (tmp_path / "python").chmod(0o755)
+    words = [f"BIN={tmp_path}", f"WORKSPACE={workspace}", "STAGES=index shard"]
+    words += ["RAY_ADDRESS=http://h:1/?a=b&c", "-o.venv/.installed"]
+    command = ["make", "-s", "submit", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    sent = ["http://h:1/?a=b&c", "--workspace", workspace, "index", "shard"]
+    assert done.stdout.splitlines() == ["-m", "pipelines.submit", *sent], done.stderr
 
 
 @pytest.mark.parametrize("below_a_raylet", [True, False])
