@@ -194,14 +194,15 @@ def _server_fault(uri: str) -> str:
 
 def ray(context: Context) -> Iterator[Finding]:
     """Ray's version, and whether the cluster of the settings answers."""
-    from components.address import parse_address, probe
+    from components.address import parse_address
+    from pipelines._cluster import unreachable
 
     version = metadata.version("ray")
     given = (context.config.ray.address or os.environ.get("RAY_ADDRESS", "")).strip()
     local = given in ("", "local", "auto") or given.startswith(("http://", "https://"))
     if not local:
         address = parse_address(given, "cluster")
-        if reason := probe(address, ASK_SECONDS):
+        if reason := unreachable(address, ASK_SECONDS):
             fix = "start it (`ray start --head`), or correct ray.address or RAY_ADDRESS"
             yield Finding("Ray", PROBLEM, f"{version}; {address.masked}: {reason}", fix)
         else:

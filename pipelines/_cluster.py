@@ -10,7 +10,7 @@ import functools
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,7 +27,7 @@ from ray.exceptions import (
 )
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from components.address import Address, masked, parse_address, probe
+from components.address import PROBE_SECONDS, Address, masked, parse_address, probe
 from components.config.train import RaySection
 from components.cpus import usable_cpus
 from components.progress_bar import Progress
@@ -51,6 +51,7 @@ QUIET = {
     "LOG_NAME_UPDATE_INTERVAL_S": "86400",
 }
 TOKEN_NOTICE = "ray._private.authentication.authentication_token_setup"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 ANSWER_SECONDS = 120.0  # a node that is busy starts a process slowly
 NOTICE = 300.0  # seconds; a task may take long, but nobody should wonder whether one still runs
 NO_SPACE, STORE = "No space left on device", "AWS Error"  # Arrow may give no number
@@ -110,9 +111,25 @@ def cluster_address(section: RaySection) -> Address | str | None:
     return given if given == "auto" else parse_address(given, "cluster")
 
 
+def unreachable(address: Address, seconds: float = PROBE_SECONDS) -> str:
+    """Why no cluster can be joined there, found out in seconds; "" when nothing speaks against.
+
+    On joining, Ray puts this machine's own address in the place of a loopback one, and waits for
+    minutes where nobody listens at that, as behind a tunnel.
+    """
+    own = ray.util.get_node_ip_address()
+    if (reason := probe(address, seconds)) or address.scheme != "host":
+        return reason
+    if address.host not in LOOPBACK or own in LOOPBACK:
+        return ""
+    if reason := probe(replace(address, host=own), seconds):
+        return f"Ray takes {address.host} for this machine's own address {own}, and {reason}"
+    return ""
+
+
 def _join(address: Address | str) -> None:
     where = address if isinstance(address, str) else address.masked
-    if isinstance(address, Address) and (reason := probe(address)):
+    if isinstance(address, Address) and (reason := unreachable(address)):
         raise StageError(
             f"no Ray cluster at {where}: {reason}. Start one (`ray start --head`), or correct "
             "ray.address or RAY_ADDRESS; empty is a Ray of this machine alone"

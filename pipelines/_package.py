@@ -13,6 +13,8 @@ from components.address import is_text, readable
 from components.errors import UserError
 
 GIT_SECONDS = 60.0
+# Ray would leave out what .gitignore matches, though git may track it (`git add -f`).
+WHOLE = "RAY_RUNTIME_ENV_IGNORE_GITIGNORE"
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,9 @@ class Package:
 def package(root: Path) -> Iterator[Package]:
     """The tracked files as they lie in the working tree, in a folder that goes with the block.
 
-    So neither results nor raw data, which must not be passed on, can travel; links are left out,
-    since what they lead to is not in git. UserError where git tracks nothing here.
+    Ray sends the folder within the block, and sends the whole of it. So neither results nor raw
+    data, which must not be passed on, can travel; links are left out, since what they lead to is
+    not in git. UserError where git tracks nothing here.
     """
     names = _git(root, "ls-files", "-z", "--cached", "--deduplicate")
     if not names:
@@ -74,9 +77,23 @@ def package(root: Path) -> Iterator[Package]:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target)
             count, size = count + 1, size + source.stat().st_size
-        yield Package(
-            Path(folder), count, size, _commit(root), tuple(others or ()), tuple(unnameable)
-        )
+        with _environment(WHOLE, "1"):
+            yield Package(
+                Path(folder), count, size, _commit(root), tuple(others or ()), tuple(unnameable)
+            )
+
+
+@contextlib.contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def _some(names: tuple[str, ...]) -> str:

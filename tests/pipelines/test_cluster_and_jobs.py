@@ -1,6 +1,7 @@
 """Which Ray a stage joins, what travels to a cluster, and what a job may replace there."""
 
 import http.server
+import io
 import os
 import shutil
 import socket
@@ -8,12 +9,15 @@ import subprocess
 import sys
 import tempfile
 import threading
+import zipfile
 from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import ray
 from ray._private.runtime_env import packaging
+from ray.job_submission import JobSubmissionClient
 
 from components.config import load_config
 from components.config.train import RaySection
@@ -71,6 +75,31 @@ def test_a_cluster_that_is_not_there_is_named_in_seconds(closed_port, web, monke
             monkeypatch.setenv("RAY_ADDRESS", address)
         with pytest.raises(StageError, match=f"{reason}.*ray start --head"), cluster(section):
             pytest.fail("joined a cluster that is not there")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_cluster_behind_a_tunnel_is_not_waited_for(monkeypatch, host):
+    """Ray asks this machine's own address for a loopback one, and would wait there for minutes."""
+    monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "127.0.0.2")
+    with socket.socket() as tunnel:
+        tunnel.bind(("127.0.0.1", 0))
+        tunnel.listen()
+        monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("would wait for minutes"))
+        answers = threading.Thread(target=_greet_as_ray, args=[tunnel], daemon=True)
+        answers.start()
+        section = RaySection(address=f"{host}:{tunnel.getsockname()[1]}")
+        with pytest.raises(
+            StageError, match=f"Ray takes {host} for .* nobody answers at 127.0.0.2"
+        ):
+            _cluster._join(cluster_address(section))
+        answers.join(timeout=10)
+
+
+def _greet_as_ray(listener):
+    line, _ = listener.accept()
+    with line:
+        line.recv(100)
+        line.sendall(b"\0\0\0\4\0\0\0\0\0")
 
 
 @pytest.mark.parametrize(
@@ -196,6 +225,29 @@ def test_only_what_git_tracks_travels_as_it_lies_there(project):
         assert "2 files that git tracks, 0.0 MB" in sent.describe()[0]
         assert "new.py" in sent.describe()[1] and "git add" in sent.describe()[1]
     assert not sent.folder.exists()
+
+
+def test_a_tracked_file_that_gitignore_matches_travels_too(project, monkeypatch, tmp_path):
+    """Ray's client heeds .gitignore, and would leave it out without a word."""
+    (project / "artifacts-eps2" / "best.yaml").write_text("a: 1\n")
+    git(project, "add", "-f", "artifacts-eps2/best.yaml")
+    sent = tmp_path / "sent"
+    monkeypatch.setattr(JobSubmissionClient, "__init__", lambda *_: None)
+    monkeypatch.setattr(JobSubmissionClient, "_package_exists", lambda *_: False)
+    monkeypatch.setattr(JobSubmissionClient, "_raise_error", lambda *_: None)
+
+    def take(_, method, where, *, data):
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            archive.extractall(sent)
+        return SimpleNamespace(status_code=200)
+
+    monkeypatch.setattr(JobSubmissionClient, "_do_request", take)
+    with _package.package(project) as made:
+        client = JobSubmissionClient("http://127.0.0.1:1")
+        client._upload_working_dir_if_needed({"working_dir": str(made.folder)})
+    assert (sent / "artifacts-eps2" / "best.yaml").is_file()
+    assert not (sent / "artifacts-eps2" / "big").exists()
+    assert _package.WHOLE not in os.environ
 
 
 def test_a_name_in_another_encoding_stays_and_is_named(project, tmp_path):
