@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import ray
 from ray.exceptions import (
+    AuthenticationError,
     GetTimeoutError,
     LocalRayletDiedError,
     NodeDiedError,
@@ -145,8 +146,16 @@ def _join(address: Address | str) -> None:
             ray.init(
                 address=uri, runtime_env={"working_dir": str(sent.folder)}, log_to_driver=False
             )
-    except (ConnectionError, RuntimeError) as error:
-        raise StageError(f"no Ray cluster at {where}: {error}") from error
+    except (AuthenticationError, ConnectionError, RuntimeError) as error:
+        reason = f"no Ray cluster at {where}: {error}"
+        if isinstance(address, Address) and not isinstance(error, RuntimeError):
+            # Somebody speaks Ray's language there, or `unreachable` would have said so.
+            reason = (
+                f"the Ray at {where} does not take this machine in ({error}). Most often it asks "
+                "for its token: put the head's ~/.ray/auth_token into RAY_AUTH_TOKEN, or name its "
+                "file in RAY_AUTH_TOKEN_PATH"
+            )
+        raise StageError(reason) from error
 
 
 def _start_local(tries: int = 3) -> None:

@@ -17,6 +17,7 @@ from types import SimpleNamespace
 import pytest
 import ray
 from ray._private.runtime_env import packaging
+from ray.exceptions import AuthenticationError
 from ray.job_submission import JobSubmissionClient
 
 from components.config import load_config
@@ -77,29 +78,42 @@ def test_a_cluster_that_is_not_there_is_named_in_seconds(closed_port, web, monke
             pytest.fail("joined a cluster that is not there")
 
 
+@pytest.fixture
+def greeting():
+    """A port of 127.0.0.1 that greets as Ray does, once."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+
+        def greet():
+            line, _ = listener.accept()
+            with line:
+                line.recv(100)
+                line.sendall(b"\0\0\0\4\0\0\0\0\0")
+
+        threading.Thread(target=greet, daemon=True).start()
+        yield listener.getsockname()[1]
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_a_cluster_behind_a_tunnel_is_not_waited_for(monkeypatch, host):
+def test_a_cluster_behind_a_tunnel_is_not_waited_for(monkeypatch, greeting, host):
     """Ray asks this machine's own address for a loopback one, and would wait there for minutes."""
     monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "127.0.0.2")
-    with socket.socket() as tunnel:
-        tunnel.bind(("127.0.0.1", 0))
-        tunnel.listen()
-        monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("would wait for minutes"))
-        answers = threading.Thread(target=_greet_as_ray, args=[tunnel], daemon=True)
-        answers.start()
-        section = RaySection(address=f"{host}:{tunnel.getsockname()[1]}")
-        with pytest.raises(
-            StageError, match=f"Ray takes {host} for .* nobody answers at 127.0.0.2"
-        ):
-            _cluster._join(cluster_address(section))
-        answers.join(timeout=10)
+    monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("would wait for minutes"))
+    section = RaySection(address=f"{host}:{greeting}")
+    with pytest.raises(StageError, match=f"Ray takes {host} .* nobody answers at 127.0.0.2"):
+        _cluster._join(cluster_address(section))
 
 
-def _greet_as_ray(listener):
-    line, _ = listener.accept()
-    with line:
-        line.recv(100)
-        line.sendall(b"\0\0\0\4\0\0\0\0\0")
+@pytest.mark.parametrize("error", [ConnectionError, AuthenticationError])
+def test_a_cluster_that_asks_for_another_token_is_not_called_absent(monkeypatch, greeting, error):
+    def refuse(**_):
+        raise error("Failed to connect to Ray cluster")
+
+    monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "127.0.0.1")
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(StageError, match="does not take this machine in.*RAY_AUTH_TOKEN_PATH"):
+        _cluster._join(cluster_address(RaySection(address=f"127.0.0.1:{greeting}")))
 
 
 @pytest.mark.parametrize(
