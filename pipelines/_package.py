@@ -49,12 +49,13 @@ class Package:
 
 
 @contextlib.contextmanager
-def package(root: Path) -> Iterator[Package]:
+def package(root: Path, aside: Path | None = None) -> Iterator[Package]:
     """The tracked files as they lie in the working tree, in a folder that goes with the block.
 
     Ray sends the folder within the block, and sends the whole of it. So neither results nor raw
     data, which must not be passed on, can travel; links are left out, since what they lead to is
-    not in git. UserError where git tracks nothing here.
+    not in git. What lies in the folder `aside`, a workspace, is not named as code that stays.
+    UserError where git tracks nothing here.
     """
     names = _git(root, "ls-files", "-z", "--cached", "--deduplicate")
     if not names:
@@ -63,7 +64,10 @@ def package(root: Path) -> Iterator[Package]:
             "may travel to a cluster; work in a clone, or run `git init && git add -A` where "
             ".gitignore is the project's"
         )
-    others = _git(root, "ls-files", "-z", "--others", "--exclude-standard", "--", "*.py", "*.yaml")
+    code = ["*.py", "*.yaml"]
+    if aside and aside != root and aside.is_relative_to(root):
+        code.append(f":(exclude,literal){aside.relative_to(root)}")
+    others = _git(root, "ls-files", "-z", "--others", "--exclude-standard", "--", *code)
     count = size = 0
     unnameable = []
     with tempfile.TemporaryDirectory(prefix="package-") as folder:

@@ -50,7 +50,7 @@ def _run(address: Address, workspace: str, targets: list[str]) -> int:
     _check_server(address)
     client = JobSubmissionClient(address.uri, headers=token_header())
     entrypoint = in_rays_python(["-m", "pipelines.job", folder, *targets])
-    with package(ROOT) as sent:
+    with package(ROOT, Path(folder)) as sent:
         for line in (*sent.describe(), *warnings_of(sent.commit)):
             print(line, flush=True)
         job = _submit(client, entrypoint, sent, address)

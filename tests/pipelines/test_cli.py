@@ -115,7 +115,7 @@ def test_help_and_completion_import_nothing_heavy(words: list[str]) -> None:
 def test_commands_settings_and_values_complete() -> None:
     assert candidates("amr ") == sorted([*COMMANDS, "--help"])
     assert candidates("amr re") == [
-        "recipe", "reference", "register", "report", "reproduce", "results",
+        "recipe", "reference", "register", "relocate", "report", "reproduce", "results",
     ]  # fmt: skip
     assert "train." in candidates("amr train ") and "seed=" in candidates("amr train ")
     assert candidates("amr train train.epo") == ["train.epochs="]
@@ -241,7 +241,7 @@ def test_names_in_another_encoding_are_spelt_out_on_both_streams() -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(rb"S\xb9\xc7.avi") and rb"S\xb9\xc7.avi" in done.stderr
     done = subprocess.run(
-        [sys.executable, "-m", "pipelines", "inspect", b"S\xb9\xc7.avi"],
+        [sys.executable, "-m", "pipelines", "inspect", b"./S\xb9\xc7.avi"],
         cwd=ROOT,
         capture_output=True,
     )

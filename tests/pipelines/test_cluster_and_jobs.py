@@ -241,6 +241,17 @@ def test_only_what_git_tracks_travels_as_it_lies_there(project):
     assert not sent.folder.exists()
 
 
+def test_code_in_a_workspace_inside_the_project_is_not_named_as_left_behind(project):
+    workspace = project / "w [s]"
+    workspace.mkdir()
+    (workspace / "job.py").write_text("")
+    with _package.package(project) as sent:
+        assert sent.untracked == ("new.py", "w [s]/job.py")
+    for aside, left in ((workspace, ("new.py",)), (project, sent.untracked)):
+        with _package.package(project, aside) as sent:
+            assert sent.untracked == left
+
+
 def test_a_tracked_file_that_gitignore_matches_travels_too(project, monkeypatch, tmp_path):
     """Ray's client heeds .gitignore, and would leave it out without a word."""
     (project / "artifacts-eps2" / "best.yaml").write_text("a: 1\n")
