@@ -16,7 +16,7 @@ from components.reporting.words import (
 )
 
 SHOWN_TRIALS = 6
-ATTACK = "margin_pgd"  # under which heads are shown alone: every suite has it
+ATTACK = "pgd20"  # under which heads are shown alone: every suite has it
 TELLING = 5  # trials with a score, below which importances and lines say nothing
 # Columns of the trials' table that the page tells otherwise, or not at all.
 HIDDEN = (

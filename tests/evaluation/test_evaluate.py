@@ -31,7 +31,7 @@ def test_summary_has_the_contract(evaluation):
             share = summary["robust_acc"][attack][cell]
             assert 0 <= share["low"] <= share["value"] <= share["high"] <= 1
             assert share["n"] == 40
-            single = attack in ("fgsm", "pgd20", "margin_pgd")
+            single = attack in ("fgsm", "pgd20")
             assert share["scope"] == ("individual" if single else "standing")
     worst = {cell: summary["worst"][cell]["value"] for cell in CELLS}
     assert worst["both"] <= min(worst["rgb"], worst["skeleton"]) < summary["clean_acc"]["value"]

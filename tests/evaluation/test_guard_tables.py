@@ -245,7 +245,7 @@ def test_the_suites_are_the_published_ones() -> None:
 
 HASHES = {
     "thin": "865fcf2ca07d",
-    "quick": "b5a4692f785c",
+    "quick": "c3b22c371900",
     "full": "d8b4b02557f5",
     "standard": "e2f834ec5459",
     "standard-1": "942ca67918f4",

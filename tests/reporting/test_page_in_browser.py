@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from PIL import Image
 
 from components.evaluation.gallery import read_gallery, to_file_table
 from components.evaluation.piece import write_atomically
@@ -47,6 +48,8 @@ def page(artifacts: Path, browser: Browser) -> Iterator[Path]:
     """The report's page; after the test nothing was asked of a network, and no error was logged."""
     words = [f"paths.artifacts={artifacts}", f"paths.data={artifacts.parent / 'data'}"]
     words.append("compare=[amr,concat]")
+    # As wide as the search draws it: wider than a phone.
+    Image.new("RGB", (1200, 900), "white").save(artifacts / "tune" / "pareto.png")
     assert run_stage("report", report.write_report, words) == 0
     browser.errors.clear()
     browser.requests.clear()
