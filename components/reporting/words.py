@@ -11,8 +11,8 @@ CELL_WORDS = {
 _ATTACKS = {
     "fgsm": "FGSM, one step",
     "pgd": "PGD, {steps} steps",
-    "margin_pgd": "PGD on the margin, {steps} steps and {n_targets} classes",
-    "margin_pgd_t": "PGD on the margin, {n_targets} classes, {target_steps} steps each",
+    "margin_pgd": "PGD on the margin",
+    "margin_pgd_t": "PGD on the margin, {n_targets} classes",
     "apgd_ce": "APGD, {steps} steps",
     "apgd_dlr": "APGD on the margin, {steps} steps",
     "apgd_t": "Targeted APGD, {steps} steps",
