@@ -106,11 +106,29 @@ def share(verdicts: Tensor) -> float:
     return float(verdicts.float().mean())
 
 
-def trained(artifacts: Path, count: int) -> Iterator[tuple[str, nn.Module, Batch]]:
-    """(name, model, test clips) of every checkpoint under `artifacts/train`."""
+def trained_options(name: str, clips: int) -> argparse.ArgumentParser:
+    """Words of a benchmark on trained models: which of them, how many clips, which suite."""
+    parser = argparse.ArgumentParser(prog=name)
+    parser.add_argument("--artifacts", type=Path, required=True, help="has train/*/best and shards")
+    parser.add_argument("--clips", type=int, default=clips)
+    parser.add_argument("--suite", default="standard")
+    parser.add_argument("--runs", default="", help="a comma list, e.g. amr-s0,late-s0; empty = all")
+    return parser
+
+
+def trained(artifacts: Path, count: int, runs: str = "") -> Iterator[tuple[str, nn.Module, Batch]]:
+    """(name, model, test clips) of every checkpoint under `artifacts/train`, or of `runs`.
+
+    ValueError when there is none, or not all of those that are named.
+    """
     folders = sorted(artifacts.glob("train/*/best"))
     if not folders:
         raise ValueError(f"no checkpoint under {artifacts}/train; train a model first")
+    if runs:
+        there = {folder.parent.name: folder for folder in folders}
+        if missing := set(runs.split(",")) - there.keys():
+            raise ValueError(f"no run {', '.join(sorted(missing))}; there are: {', '.join(there)}")
+        folders = [there[run] for run in runs.split(",")]
     shards = ShardSet.open(artifacts / "shards")
     for folder in folders:
         model, about = load_model(folder)

@@ -10,10 +10,8 @@ search that sees labels alone (`hard_label`, 5,000 queries). The peers' attacks 
 of their budgets. `ratio` is the worst share of clips that fell, over models and cells.
 """
 
-import argparse
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +22,7 @@ from art.estimators.classification import PyTorchClassifier
 from torch import Tensor, nn
 
 from benchmarks._bench import Result
-from benchmarks.eval_cascade import THREAT, trained
+from benchmarks.eval_cascade import THREAT, trained, trained_options
 from components.attacks import ATTACKS, CELLS, ThreatModel, frozen
 from components.attacks.folding import folded
 from components.attacks.gradient import predict, value_and_grad
@@ -183,21 +181,14 @@ STRANGERS: dict[str, Stranger] = {
 
 def run(args: list[str]) -> Result:
     """The suite, then every stranger on every clip that stands."""
-    parser = argparse.ArgumentParser(prog="strangers")
-    parser.add_argument("--artifacts", type=Path, required=True, help="has train/*/best and shards")
-    parser.add_argument("--clips", type=int, default=12)
-    parser.add_argument("--suite", default="standard")
-    parser.add_argument("--runs", default="", help="a comma list, e.g. amr-s0,late-s0; empty = all")
+    parser = trained_options("strangers", clips=12)
     parser.add_argument("--strangers", default="", help="comma list of names; empty = all")
     options = parser.parse_args(args)
     torch.set_num_threads(1)
-    wanted = {name for name in options.runs.split(",") if name}
     chosen = [name for name in options.strangers.split(",") if name] or list(STRANGERS)
     sides: dict[str, Any] = {}
     worst = 0.0
-    for name, model, clips in trained(options.artifacts, options.clips):
-        if wanted and name not in wanted:
-            continue
+    for name, model, clips in trained(options.artifacts, options.clips, options.runs):
         entries = entries_of(options.suite, model_outputs(model, clips)[0])
         left = run_cascade(model, clips, entries, THREAT, seed=0).standing
         for cell in CELLS:

@@ -7,16 +7,14 @@ model's passes (one clip forward or backward) for each clip and cell that stands
 infinite when the dearer suite breaks more clips of a model than the suite.
 """
 
-import argparse
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from benchmarks._bench import Result
-from benchmarks.eval_cascade import THREAT, trained
+from benchmarks.eval_cascade import THREAT, trained, trained_options
 from components.attacks import CELLS
 from components.batch import Batch
 from components.evaluation import evaluate_model
@@ -27,20 +25,13 @@ GOAL = 1200.0
 
 def run(args: list[str]) -> Result:
     """Both suites on all models; prints a table for each."""
-    parser = argparse.ArgumentParser(prog="suites")
-    parser.add_argument("--artifacts", type=Path, required=True, help="has train/*/best and shards")
-    parser.add_argument("--clips", type=int, default=40)
-    parser.add_argument("--suite", default="standard")
+    parser = trained_options("suites", clips=40)
     parser.add_argument("--against", default="standard-1", help="empty = no other suite")
-    parser.add_argument("--runs", default="", help="a comma list, e.g. amr-s0,late-s0; empty = all")
     options = parser.parse_args(args)
     torch.set_num_threads(1)
-    wanted = {name for name in options.runs.split(",") if name}
     sides: dict[str, Any] = {}
     details: dict[str, Any] = {}
-    for name, model, clips in trained(options.artifacts, options.clips):
-        if wanted and name not in wanted:
-            continue
+    for name, model, clips in trained(options.artifacts, options.clips, options.runs):
         suites = [options.suite, *([options.against] if options.against else [])]
         found = {suite: measure(model, clips, suite) for suite in suites}
         details[name] = found
@@ -55,8 +46,8 @@ def run(args: list[str]) -> Result:
         for name, found in details.items()
         if options.against and total(found[options.suite]) > total(found[options.against])
     ]
-    ratio = max((found[options.suite]["per_standing"] for found in details.values()), default=0.0)
-    notes = f"{options.suite}, {options.clips} test clips a model, both cells and pairs"
+    ratio = max(found[options.suite]["per_standing"] for found in details.values())
+    notes = f"{options.suite}, {options.clips} test clips a model, all three cells"
     if weaker:
         ratio, notes = float("inf"), f"{options.against} BREAKS MORE of {', '.join(weaker)}"
     return Result(

@@ -77,8 +77,8 @@ def unchecked(attack: Attack) -> Attack:
 
 def looked_at(batch: Batch, threat: ThreatModel, unit: str = "metres") -> Batch:
     """The clips with int64 labels, when clips and budgets are what they must be."""
-    clips = check_clips(batch, **pixel_bounds(threat), unit=unit)
     bounds = pixel_bounds(threat)
+    clips = check_clips(batch, **bounds, unit=unit)
     for name, budget in threat.budgets.items():
         in_units = (bounds == UNIT_PIXELS) if name == "rgb" else (unit == "metres")
         if in_units and budget.norm == "L2":

@@ -70,7 +70,7 @@ FULL: tuple[Entry, ...] = (
     Entry("margin_pgd_t", "margin_pgd_t", {"target_steps": 22, "n_targets": 4}),
     Entry("attention_touched", "attention_touched", {"steps": 20}, needs="weights"),
 )
-# In the order of clips broken per pass on models of real clips (docs/evaluation.md).
+# What breaks most clips for its passes comes first (docs/research/verdict.md).
 STANDARD: tuple[Entry, ...] = (
     *THIN,
     Entry("margin_pgd_t", "margin_pgd_t", {"target_steps": 22, "n_targets": 9}),

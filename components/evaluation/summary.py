@@ -148,7 +148,7 @@ def _sizes(part: pa.Table) -> dict[str, dict[str, float]]:
 
 
 def _mean_weights(part: pa.Table) -> dict[str, list[float]]:
-    """mean weight of the video by stage, one figure a group."""
+    """Mean weight of the video by stage, one figure a group."""
     sums: dict[str, dict[int, list[float]]] = {}
     for row in part["weights"].to_pylist():
         for item in row:

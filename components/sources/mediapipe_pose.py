@@ -23,11 +23,10 @@ from pathlib import Path
 import numpy as np
 
 from components.errors import UserError
-from components.ntu import video
 from components.ntu.ids import ClipId
 from components.ntu.people import People, choose_people
 from components.ntu.skeleton import MAX_FRAMES, Bodies, Body, Rejected
-from components.ntu.video import Frames, VideoInfo
+from components.sources import ntu
 from components.sources.base import Found, Listing, Source, inside
 from components.sources.clip_table import TABLE, read_table
 from components.sources.walk import walk_files
@@ -101,24 +100,14 @@ def people(root: Path, found: Found) -> People:
     return choose_people(Bodies(len(marks), [body] if len(seen) else []), upright=False)
 
 
-def probe(root: Path, found: Found) -> VideoInfo:
-    """Frames and size of the video."""
-    return video.probe(str(inside(root, found.video)))
-
-
-def frames(root: Path, found: Found, threads: int) -> Frames:
-    """The decoded frames of the video."""
-    return video.decode(str(inside(root, found.video)), threads)
-
-
 SOURCE = Source(
     "mediapipe",
     "metres",
     "clips.csv, walk.mp4 and walk.pose.npy (by deploy/mediapipe/estimate.py)",
     find,
     people,
-    probe,
-    frames,
+    ntu.probe,
+    ntu.frames,
     whole_file=lambda root, found: inside(root, found.video),
     note=NOTE,
 )

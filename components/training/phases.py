@@ -83,7 +83,7 @@ def of_the_weights(data: TrainData, train: TrainSection, threat: ThreatModel, ep
         data.held_out(epoch),
         steps,
         ThreatModel() if natural else threat,
-        threat=lambda step: stacking.threat_of(threat, done * steps + step, natural),
+        threat=lambda step: stacking.threat_of_step(threat, done * steps + step, natural),
         lr=lambda step: stacking.lr((done + step / steps) / train.stack_epochs),
         learning=False,
         decay=0.0,

@@ -50,7 +50,7 @@ def begin(state: TrainState) -> None:
         state.model.load_state_dict(state.average.state_dict())
 
 
-def threat_of(threat: ThreatModel, step: int, natural: bool) -> ThreatModel:
+def threat_of_step(threat: ThreatModel, step: int, natural: bool) -> ThreatModel:
     """What the attacker may touch in this step: nothing, then each cell, in turn."""
     allowed = ["clean", *cells_of(threat)]
     case = "clean" if natural else allowed[step % len(allowed)]

@@ -68,11 +68,11 @@ def test_a_fusion_without_such_weights_has_no_such_epochs(section, threat) -> No
 
 
 def test_every_cell_and_clean_clips_come_up_in_turn(threat) -> None:
-    drawn = [set(stacking.threat_of(threat, step, natural=False).budgets) for step in range(4)]
+    drawn = [set(stacking.threat_of_step(threat, step, natural=False).budgets) for step in range(4)]
     assert drawn == [set(), {"rgb"}, {"skeleton"}, {"rgb", "skeleton"}]
-    assert not any(stacking.threat_of(threat, step, natural=True).budgets for step in range(4))
+    assert not any(stacking.threat_of_step(threat, step, natural=True).budgets for step in range(4))
     video = ThreatModel(rgb=threat.rgb)
-    assert [set(stacking.threat_of(video, s, natural=False).budgets) for s in range(3)] == [
+    assert [set(stacking.threat_of_step(video, s, natural=False).budgets) for s in range(3)] == [
         set(), {"rgb"}, set(),
     ]  # fmt: skip
 
