@@ -26,7 +26,7 @@ GOAL = 1200.0
 def run(args: list[str]) -> Result:
     """Both suites on all models; prints a table for each."""
     parser = trained_options("suites", clips=40)
-    parser.add_argument("--against", default="standard-1", help="empty = no other suite")
+    parser.add_argument("--against", default="standard-1", help="`--against=`: no other suite")
     options = parser.parse_args(args)
     torch.set_num_threads(1)
     sides: dict[str, Any] = {}
