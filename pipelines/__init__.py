@@ -1,7 +1,9 @@
 """One module per DVC stage: `python -m pipelines.NAME [key=value ...]`."""
 
+import _thread
 import os
 import sys
+import threading
 from pathlib import Path
 from types import TracebackType
 
@@ -32,6 +34,27 @@ def _no_traceback_of_ctrl_c() -> None:
     sys.excepthook = hook
 
 
+def _keep_ctrl_c() -> None:
+    """Ctrl-C that arrives inside a finaliser or a callback is asked for again, and not lost.
+
+    Python can only report an exception there, and libraries run many while they are imported.
+    """
+    plain = sys.unraisablehook
+
+    def hook(lost: "sys.UnraisableHookArgs") -> None:
+        if issubclass(lost.exc_type, KeyboardInterrupt):
+            # Not at once: it would arrive in this very function and be lost as well.
+            again = threading.Timer(0.02, _thread.interrupt_main)
+            again.daemon = True
+            again.start()
+        else:
+            plain(lost)
+
+    sys.unraisablehook = hook
+
+
 _trust_token()
 if sys.argv[:1] == ["-m"]:  # how Python calls a command while it looks for its module
     _no_traceback_of_ctrl_c()
+if sys.argv[:1] == ["-m"] or Path(sys.argv[0]).name == "amr":
+    _keep_ctrl_c()

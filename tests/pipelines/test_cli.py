@@ -225,6 +225,31 @@ def test_ctrl_c_ends_in_one_line(silent: str) -> None:
     assert (process.returncode, errors) == (130, "amr doctor: stopped\n")
 
 
+IN_A_FINALISER = """
+import os, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.argv = ["-m"]
+import pipelines
+
+class Library:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)
+
+Library()
+for _ in range(600):
+    time.sleep(0.1)
+"""
+
+
+def test_ctrl_c_is_not_lost_in_a_finaliser() -> None:
+    """As Python would: "Exception ignored in", and the command goes on."""
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_FINALISER], cwd=ROOT, capture_output=True, text=True, timeout=30
+    )
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "stopped\n")
+
+
 def test_a_reader_that_goes_away_is_no_fault() -> None:
     words = f"{sys.executable} -m pipelines --help | head -1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", words], cwd=ROOT, capture_output=True, text=True)

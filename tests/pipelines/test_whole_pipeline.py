@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -9,9 +10,12 @@ import sys
 import time
 from pathlib import Path
 
+import mlflow
 import pytest
 import requests
+import yaml
 
+from tests._support.documented import to_run
 from tests._support.project import commit, copy_project
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +32,13 @@ TINY = {
 def project(tmp_path_factory):
     """A small copy of the project with the sample laid down, as after a clone."""
     folder = copy_project(tmp_path_factory.mktemp("project"), ["amr", "late"], TINY)
+    recipe = folder / "recipes" / "sample.yaml"  # small, too, for who composes it again
+    values = yaml.safe_load(recipe.read_text())
+    for section, changes in TINY.items():
+        values[section] = {**values.get(section, {}), **changes}
+    recipe.write_text(yaml.safe_dump({**values, "compare": ["amr", "late"]}))
     _run(folder, [BIN / "dvc", "init", "-q"])
+    (folder / ".venv").symlink_to(sys.prefix)
     commit(folder)
     _run(folder, [sys.executable, "-m", "pipelines.sample"])
     return folder
@@ -99,6 +109,59 @@ def test_pipeline_runs_as_a_ray_job_and_a_second_run_does_nothing(project, clust
     )  # fmt: skip
     assert failed.returncode == 255, failed.stdout  # what `dvc repro` ends with
     assert "FAILED" in failed.stdout and "no-stage" in failed.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_what_the_pages_say_can_be_typed(project):
+    """Every command of README and docs that needs nothing more than this project, as it stands."""
+    _lay_what_the_pages_take_for_granted(project)
+    params = (project / "params.yaml").read_text()
+    environment = _environment() | {"HOME": str(project / "home")}
+    for command in to_run():
+        line = command.text.removeprefix("$ ")
+        if line.split()[0].endswith("mlflow"):
+            _answers(project, f"{line} --port={_free_port()}")
+            continue
+        done = subprocess.run(
+            ["bash", "-ec", line], cwd=project, env=environment,
+            capture_output=True, text=True, timeout=600,
+        )  # fmt: skip
+        said = f"{command.page}: {line}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+        expected = 1 if "amr doctor" in line else 2 if command.text.startswith("$ ") else 0
+        assert done.returncode == expected, said
+        assert "Traceback" not in done.stdout + done.stderr, said
+        if ".recipe" in line:  # whoever chose a recipe comes back to this one
+            (project / "params.yaml").write_text(params)
+    for name in ("answers.csv", "attacked.csv", "attack.html", "mine.html", "out.png", "amr.pt2"):
+        assert (project / name).stat().st_size > 100, name
+
+
+def _lay_what_the_pages_take_for_granted(project: Path) -> None:
+    """Two files and a folder of clips, and a champion, which the small model does not become."""
+    (project / "home").mkdir()
+    (project / "clips").mkdir()
+    for number in (1, 2):
+        name = f"S001C001P001R001A{number:03d}"
+        for part in (f"nturgb+d_rgb/{name}_rgb.avi", f"nturgb+d_skeletons/{name}.skeleton"):
+            shutil.copy(project / "data" / "sample" / part, project / "clips")
+    shutil.copy(project / "clips" / "S001C001P001R001A001_rgb.avi", project / "clip_rgb.avi")
+    shutil.copy(project / "clips" / "S001C001P001R001A001.skeleton", project / "clip.skeleton")
+    client = mlflow.MlflowClient(f"sqlite:///{project}/mlflow.db")
+    client.set_registered_model_alias("amr", "champion", "1")
+
+
+def _answers(project: Path, line: str) -> None:
+    """A server that serves until it is ended."""
+    server = subprocess.Popen(
+        ["bash", "-ec", f"exec {line}"], cwd=project, env=_environment(), start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        _wait_for(f"http://127.0.0.1:{line.rpartition('=')[2]}", server)
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(60)
 
 
 def test_submit_without_a_cluster_says_so():
