@@ -1,7 +1,6 @@
 """Ray for the stages: start or join a cluster, and run a plain function over many items on it.
 
-The only place, beside the training worker and the search, that imports ray: components stay plain
-functions, and the stages hand them over.
+Beside the training worker and the search the only place that imports ray: components stay plain.
 """
 
 import contextlib
@@ -36,6 +35,7 @@ from pipelines._loopback import loopback_alone
 from pipelines._package import package
 from pipelines._shared_folders import check_seen_by_all
 from pipelines._stage import ROOT, StageError
+from pipelines._terminal import colour_ray
 
 log = logging.getLogger("cluster")
 
@@ -51,6 +51,8 @@ QUIET = {
     "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",
     "LOG_NAME_UPDATE_INTERVAL_S": "86400",
 }
+# Stages say what matters; the rest is in Ray's own logs.
+QUIETLY: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
 TOKEN_NOTICE = "ray._private.authentication.authentication_token_setup"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 ANSWER_SECONDS = 120.0  # a node that is busy starts a process slowly
@@ -79,6 +81,7 @@ def cluster(
     if ray.is_initialized():
         yield Cluster(_cpus(), own=False)
         return
+    colour_ray()
     address = cluster_address(section)
     if address is None:
         _start_local()
@@ -138,14 +141,12 @@ def _join(address: Address | str) -> None:
     uri = address if isinstance(address, str) else address.uri
     try:
         if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:  # a job, which has brought the project
-            ray.init(address=uri, log_to_driver=False)
+            ray.init(address=uri, **QUIETLY)
             return
         with package(ROOT) as sent:
             for line in sent.describe():
                 log.info(line)
-            ray.init(
-                address=uri, runtime_env={"working_dir": str(sent.folder)}, log_to_driver=False
-            )
+            ray.init(address=uri, runtime_env={"working_dir": str(sent.folder)}, **QUIETLY)
     except (AuthenticationError, ConnectionError, RuntimeError) as error:
         reason = f"no Ray cluster at {where}: {error}"
         if isinstance(address, Address) and not isinstance(error, RuntimeError):
@@ -171,8 +172,7 @@ def _start_local(tries: int = 3) -> None:
                     num_cpus=usable_cpus(),
                     object_store_memory=OBJECT_STORE,
                     include_dashboard=False,
-                    log_to_driver=False,  # stages say what matters; the rest is in Ray's own logs
-                    logging_level=logging.WARNING,
+                    **QUIETLY,
                 )
             return
         except Exception as error:  # noqa: BLE001 - Ray has no type of its own for a slow start

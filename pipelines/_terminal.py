@@ -36,13 +36,20 @@ def _spelt_out(error: UnicodeError) -> tuple[str, int]:
 
 
 def painted(text: str, style: str, stream: TextIO | None = None) -> str:
-    """`text` in a style of STYLES where `stream` (standard output) is a terminal that wants it.
+    """`text` in a style of STYLES where `stream` (standard output) takes colours."""
+    return f"\033[{STYLES[style]}m{text}\033[0m" if coloured(stream or sys.stdout) else text
 
-    NO_COLOR (no-color.org) and TERM=dumb switch colours off.
-    """
-    stream = stream or sys.stdout
+
+def coloured(stream: TextIO) -> bool:
+    """Whether it is a terminal; NO_COLOR (no-color.org) and TERM=dumb switch colours off."""
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
-    return text if plain or not stream.isatty() else f"\033[{STYLES[style]}m{text}\033[0m"
+    return not plain and stream.isatty()
+
+
+def colour_ray() -> None:
+    """Ray colours the names of its processes, in files too; here as `coloured` says."""
+    if not coloured(sys.stderr):
+        os.environ.setdefault("RAY_COLOR_PREFIX", "0")
 
 
 def interrupted(name: str, how_to_go_on: str = "") -> int:

@@ -7,6 +7,7 @@ is used, which is right when the cluster runs on this machine or mounts this fol
 """
 
 import argparse
+import logging
 import os
 import shlex
 import sys
@@ -48,6 +49,7 @@ def _run(address: Address, workspace: str, targets: list[str]) -> int:
     # Of a folder that is typed into a shell, people expect the shell's folder to count.
     folder = str(local_path(workspace, Path.cwd()).resolve())
     _check_server(address)
+    logging.getLogger("ray.dashboard.modules.job.sdk").setLevel(logging.WARNING)
     client = JobSubmissionClient(address.uri, headers=token_header())
     entrypoint = in_rays_python(["-m", "pipelines.job", folder, *targets])
     with package(ROOT, Path(folder)) as sent:

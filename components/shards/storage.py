@@ -104,6 +104,8 @@ def open_store(where: str | Path, *, create: bool = False) -> Store:
         if create:
             address.local.mkdir(parents=True, exist_ok=True)
         return Store(fs.LocalFileSystem(use_mmap=True), address.path, address.uri)
+    if address.uri.startswith("s3://"):
+        _ask_no_cloud_machine(address.uri)
     try:
         filesystem, root = fs.FileSystem.from_uri(address.uri)
     except (ValueError, NotImplementedError) as error:
@@ -115,6 +117,18 @@ def open_store(where: str | Path, *, create: bool = False) -> Store:
     if create:
         filesystem.create_dir(root, recursive=True)
     return Store(filesystem, root, address.uri)
+
+
+def _ask_no_cloud_machine(uri: str) -> None:
+    """Keep the AWS SDK from its host's metadata service where the environment has all it needs.
+
+    It looks there for keys and for a region whenever a client is made, and where no such service
+    answers, as on machines of one's own, each client costs seconds (8 s in `tests/cluster`).
+    """
+    keys = "AWS_ACCESS_KEY_ID" in os.environ and "AWS_SECRET_ACCESS_KEY" in os.environ
+    region = "region=" in uri or os.environ.keys() & {"AWS_REGION", "AWS_DEFAULT_REGION"}
+    if keys and region:
+        os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
 
 
 def _patient(s3: fs.S3FileSystem) -> fs.S3FileSystem:

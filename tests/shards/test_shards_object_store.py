@@ -1,6 +1,7 @@
 """Shards in an object store: a real S3 server on loopback, and the local cache before it."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -166,3 +167,27 @@ def test_the_stages_write_to_and_read_from_the_store(
     batch = clips.batch(range(9))
     assert batch.rgb.shape == (9, 3, 6, 16, 16) and batch.rgb.std() > 0
     assert len(list((tmp_path / "cache").iterdir())) == 3
+
+
+@pytest.mark.parametrize(
+    ("keys", "query", "asked"),
+    [
+        (("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "&region=here", False),
+        (("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "", True),
+        (("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"), "", False),
+        ((), "&region=here", True),  # a role of the machine
+    ],
+)
+def test_the_metadata_service_is_asked_only_for_what_is_missing(
+    keys: tuple[str, ...], query: str, asked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing answers at 169.254.169.254 each client would wait for it for seconds."""
+    switch = "AWS_EC2_METADATA_DISABLED"
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(switch, "")  # so that it is put back
+    monkeypatch.delenv(switch)
+    for name in keys:
+        monkeypatch.setenv(name, "here")
+    open_store(f"s3://bucket/shards?endpoint_override=127.0.0.1:9&scheme=http{query}")
+    assert os.environ.get(switch) == (None if asked else "true")
