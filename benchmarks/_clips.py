@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from components.shards.index import seal
 from components.shards.schema import META, clip_schema, rows_to_batch
+from components.shards.sealing import seal
 from components.shards.storage import hash_file, open_store
 from components.shards.writer import Written
 

@@ -24,8 +24,8 @@ from components.evaluation.cost import count_passes
 from components.evaluation.piece import threat_of
 from components.evaluation.suite import MARGIN, Entry
 from components.models import build_model
-from components.training.data import open_data, open_split
 from components.training.loop import train_epochs
+from components.training.shard_data import open_data, open_split
 from components.training.state import new_state
 
 Run = dict[str, Any]
@@ -107,7 +107,7 @@ def judge(
     for batch in BatchLoader(dataset, fixed_batches(len(dataset), 64)):
         ids += batch.clip_id
         for suite, cells in zip(suites, standing, strict=True):
-            result = run_cascade(model, batch, suite, threat, seed=config.seed, micro=0)
+            result = run_cascade(model, batch, suite, threat, seed=config.seed, clips_per_pass=0)
             for cell, parts in cells.items():
                 parts.append(result.standing[cell])
         clean.append(result.clean.scores.correct)

@@ -20,9 +20,9 @@ from ray.train import Checkpoint, UserCallback
 from components.config import Config, apply_overrides, from_dict
 from components.evaluation.piece import threat_of
 from components.models import build_model
-from components.training.data import open_data
 from components.training.loop import WorkerContext, train_epochs
 from components.training.memory import keep_freed_memory
+from components.training.shard_data import open_data
 from components.training.state import new_state, save_state
 from components.training.worker import checkpoint_config
 

@@ -16,9 +16,9 @@ from benchmarks._clips import write_random_shards
 from components.batch import Batch
 from components.config import Config, from_dict, to_dict
 from components.models import build_model
-from components.training.data import ShardData, open_data
 from components.training.memory import keep_freed_memory
 from components.training.phases import training_threat
+from components.training.shard_data import ShardData, open_data
 from components.training.step import TrainTarget, train_step
 
 CUSTOM = {"protocol": "custom", "custom": {"subjects": (1, 3, 5, 7)}, "val_subjects": (5,)}

@@ -29,8 +29,8 @@ from components.ntu.roster import all_clips
 from components.search import output
 from components.search.study import Search
 from components.shards import ShardSet
-from components.shards.index import seal
 from components.shards.manifest import found_rows, manifest_table, read_manifest, write_manifest
+from components.shards.sealing import seal
 from components.shards.storage import open_store
 from components.shards.writer import Written, plan_shards, record_name
 from components.sources.base import Found

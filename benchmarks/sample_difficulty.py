@@ -19,8 +19,8 @@ from components.datasets import BatchLoader, ClipDataset, fixed_batches
 from components.evaluation.metrics import accuracy
 from components.evaluation.piece import threat_of
 from components.models import TwoStream, build_model
-from components.training.data import open_data, open_split
 from components.training.loop import train_epochs
+from components.training.shard_data import open_data, open_split
 from components.training.state import new_state
 from pipelines import index, sample, shard
 from pipelines._stage import StageError, run_stage

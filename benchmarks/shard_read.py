@@ -25,7 +25,7 @@ from components.datasets import ClipDataset
 from components.datasets.order import permutation
 from components.ntu.ids import ClipId
 from components.shards import ShardSet
-from components.shards.index import seal
+from components.shards.sealing import seal
 from components.shards.storage import open_store
 from components.shards.writer import plan_shards, write_shard
 from components.sources import get_source

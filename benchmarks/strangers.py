@@ -26,7 +26,7 @@ from benchmarks.eval_cascade import THREAT, trained, trained_options
 from components.attacks import ATTACKS, CELLS, ThreatModel, frozen
 from components.attacks.folding import folded
 from components.attacks.gradient import predict, value_and_grad
-from components.attacks.losses import fooled, margin_of, target_margin
+from components.attacks.losses import fooled, margin_loss, target_margin
 from components.attacks.region import Region
 from components.batch import Batch, logits_of
 from components.evaluation.cascade import run_cascade
@@ -160,7 +160,7 @@ def _evolution(flat: Flat, clip: Batch) -> Tensor:
             seeds[:, 1] += torch.arange(SAMPLES // 2)
             noise = normal(seeds, x.shape[1:])
             around = torch.cat([x + SIGMA * noise, x - SIGMA * noise]).clamp(0, 1)
-            value = margin_of(flat(around), clip.label.expand(SAMPLES))
+            value = margin_loss(flat(around), clip.label.expand(SAMPLES))
             weight = value[: SAMPLES // 2] - value[SAMPLES // 2 :]
             x = (x + 0.05 * (weight[:, None] * noise).sum(0, keepdim=True).sign()).clamp(0, 1)
     return x

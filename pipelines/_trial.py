@@ -14,7 +14,7 @@ from components.config import Config, from_dict, to_dict
 from components.datasets import BatchLoader, ClipDataset, fixed_batches
 from components.evaluation import evaluate_model
 from components.evaluation.piece import threat_of
-from components.training.data import open_split, validation_rows
+from components.training.shard_data import open_split, validation_rows
 from pipelines._ray import run_training
 from pipelines._stage import StageError
 from pipelines._trial_cleanup import RegisterController

@@ -13,10 +13,10 @@ import pyarrow as pa
 
 from components.checkpoint import read_config
 from components.datasets import select_split
+from components.evaluation.adversarial_set import check_licence, export_adversarial
 from components.evaluation.comparable import apart_from, clips_fingerprint
 from components.evaluation.curves import FACTORS, curves
 from components.evaluation.evaluate import Chunk, assemble
-from components.evaluation.export import check_licence, export_adversarial
 from components.evaluation.gallery import CANDIDATES, Gallery, to_file_table
 from components.evaluation.piece import (
     Piece,

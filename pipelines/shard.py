@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from components.ntu.crop import MARGIN
-from components.shards.index import INDEX, seal, unseal
 from components.shards.manifest import found_rows, read_manifest
 from components.shards.raw import local_root
 from components.shards.schema import JPEG_QUALITY
+from components.shards.sealing import INDEX, seal, unseal
 from components.shards.storage import open_store
 from components.shards.writer import Plan, Written, plan_shards, read_alone, write_shard
 from components.sources import get_source

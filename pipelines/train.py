@@ -7,7 +7,7 @@ from pathlib import Path
 
 from components.config import Config, to_dict
 from components.fingerprint import code_fingerprint
-from components.training.data import open_split
+from components.training.shard_data import open_split
 from pipelines._cluster import cluster
 from pipelines._progress import ProgressCallback, progress_channel
 from pipelines._ray import run_storage, run_training

@@ -13,7 +13,7 @@ from components.search import output, plots
 from components.search.space import check_space
 from components.search.study import Search, identity
 from components.shards.storage import open_store
-from components.training.data import open_split
+from components.training.shard_data import open_split
 from mlflow_tracking.run import Run, start_run
 from pipelines._cluster import cluster
 from pipelines._ray import run_storage

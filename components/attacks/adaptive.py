@@ -13,7 +13,7 @@ from torch import Tensor
 from components.attacks.apgd import apgd
 from components.attacks.best import Best
 from components.attacks.gradient import Model, frozen, value_and_grad
-from components.attacks.losses import Loss, cross_entropy, margin_of
+from components.attacks.losses import Loss, cross_entropy, margin_loss
 from components.attacks.pgd import start_seeds
 from components.attacks.threat import MODALITIES, ThreatModel
 from components.batch import Batch, ModelOutput
@@ -89,7 +89,7 @@ def cross(
             climbed = losses if step < steps // 2 else _fused_margin
             logits, _, grads = value_and_grad(net, batch, adv, climbed)
             # Judged by one measure throughout, although two are climbed.
-            value = margin_of(logits.float(), batch.label)
+            value = margin_loss(logits.float(), batch.label)
             best.see(adv, logits, value)
             region.step_(adv, grads, alpha)
     best.offer(adv, value)
@@ -139,7 +139,7 @@ def _heads(output: ModelOutput | Tensor, label: Tensor) -> Tensor:
 
 
 def _weakest(output: ModelOutput | Tensor, label: Tensor) -> Tensor:
-    margins = [margin_of(logits.float(), label) for logits in _part(output, "aux")]
+    margins = [margin_loss(logits.float(), label) for logits in _part(output, "aux")]
     return _fused_margin(output, label) + torch.stack(margins).amin(dim=0)
 
 
@@ -151,7 +151,7 @@ def _cross(output: ModelOutput | Tensor, label: Tensor, head: str) -> Tensor:
 
 def _fused_margin(output: ModelOutput | Tensor, label: Tensor) -> Tensor:
     logits = output if isinstance(output, Tensor) else output.logits
-    return margin_of(logits.float(), label)
+    return margin_loss(logits.float(), label)
 
 
 def _part(output: ModelOutput | Tensor, name: str) -> list[Tensor]:

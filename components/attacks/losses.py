@@ -25,7 +25,7 @@ def cross_entropy(
     return F.cross_entropy(logits, label, reduction="none", label_smoothing=label_smoothing)
 
 
-def margin_of(logits: Tensor, label: Tensor) -> Tensor:
+def margin_loss(logits: Tensor, label: Tensor) -> Tensor:
     """Best wrong logit minus the right one [B]; positive = fooled (Carlini & Wagner 2017, f6)."""
     right = logits.gather(1, label[:, None]).squeeze(1)
     return wrong_logits(logits, label).amax(dim=1) - right
@@ -33,7 +33,7 @@ def margin_of(logits: Tensor, label: Tensor) -> Tensor:
 
 def margin(output: ModelOutput | Tensor, label: Tensor) -> Tensor:
     """The CW margin of the fused logits; unlike cross-entropy it never saturates."""
-    return margin_of(logits_of(output).float(), label)
+    return margin_loss(logits_of(output).float(), label)
 
 
 def soft_margin(output: ModelOutput | Tensor, label: Tensor, sharpness: Tensor) -> Tensor:
@@ -76,9 +76,9 @@ def dlr(output: ModelOutput | Tensor, label: Tensor) -> Tensor:
     """
     logits = logits_of(output).float()
     if logits.shape[1] < 3:
-        return margin_of(logits, label)
+        return margin_loss(logits, label)
     top = logits.topk(3, dim=1).values
-    return margin_of(logits, label) / (top[:, 0] - top[:, 2] + 1e-12)
+    return margin_loss(logits, label) / (top[:, 0] - top[:, 2] + 1e-12)
 
 
 def dlr_targeted(output: ModelOutput | Tensor, label: Tensor, target: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from components.attacks.best import Best
 from components.attacks.gradient import Model, frozen, predict
-from components.attacks.losses import margin_of
+from components.attacks.losses import margin_loss
 from components.attacks.pgd import start_seeds
 from components.attacks.region import Region, rescale
 from components.attacks.threat import ThreatModel
@@ -65,7 +65,7 @@ def square(
                 changed = _window(zone, name, now.adv[name], seeds, share, query)
                 move = {**now.adv, **zone.project_({name: changed})}
             logits = predict(net, zone.batch, move)
-            now.see(move, logits, margin_of(logits, zone.batch.label))
+            now.see(move, logits, margin_loss(logits, zone.batch.label))
             left = torch.zeros_like(now.done)
             if early_stop and query % _CHECK == 0:
                 left = now.done

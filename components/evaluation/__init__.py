@@ -1,10 +1,10 @@
 """Robust accuracy of trained models: suites, cascade, checks, curves, records, metrics."""
 
+from components.evaluation.adversarial_set import export_adversarial, read_adversarial, replay
 from components.evaluation.evaluate import Evaluation, evaluate_model
-from components.evaluation.export import export_adversarial, read_adversarial, replay
 from components.evaluation.gallery import Gallery, gallery_of, read_gallery
+from components.evaluation.robust_counts import from_counts, robust_accuracy, robust_counts
 from components.evaluation.suite import SUITES, Entry
-from components.evaluation.validation import from_counts, robust_accuracy, robust_counts
 
 __all__ = [
     "SUITES",

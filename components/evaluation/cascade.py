@@ -22,7 +22,7 @@ from components.errors import UserError
 from components.evaluation.cost import count_passes
 from components.evaluation.faster import faster, foldable
 from components.evaluation.fixed import FixedShape
-from components.evaluation.loop import Scores, cells_of, perturb, score
+from components.evaluation.scores import Scores, cells_of, perturb, score
 from components.evaluation.sizes import perturbation_sizes
 from components.evaluation.streams import exchanged
 from components.evaluation.suite import Entry
@@ -96,7 +96,7 @@ def run_cascade(
     *,
     seed: int,
     cells: Sequence[str] = CELLS,
-    micro: int | None = None,
+    clips_per_pass: int | None = None,
     exhaustive: bool = False,
     keep: bool = False,
     twin: nn.Module | None = None,
@@ -104,16 +104,16 @@ def run_cascade(
 ) -> ChunkResult:
     """Run `entries` on `clips` (on the model's device) in every cell the threat model allows.
 
-    micro: clips per forward pass, always exactly so many; None = by device; 0 = whatever comes,
-    for speed without the promise that a clip's verdict does not depend on its neighbours.
+    clips_per_pass: always exactly so many; None = by device; 0 = whatever comes, for speed without
+    the promise that a clip's verdict does not depend on its neighbours.
     exhaustive: every attack sees every clip (what the cascade is measured against).
     keep: also return, per cell, the worst input found for each clip.
     twin: the source of the transfer attack, for suites that have one.
     exchange: also judge the clips with one modality taken from another class (`streams.py`).
     """
-    places = micro_of(clips.label.device) if micro is None else micro
-    net = Counter(FixedShape(model, places) if places else model)
-    source = FixedShape(twin, places) if twin is not None and places else twin
+    fixed = clips_per_pass_on(clips.label.device) if clips_per_pass is None else clips_per_pass
+    net = Counter(FixedShape(model, fixed) if fixed else model)
+    source = FixedShape(twin, fixed) if twin is not None and fixed else twin
     hooked = [model] if twin is None else [model, twin]
     with frozen(net):
         every = torch.arange(clips.size, device=clips.label.device)
@@ -154,7 +154,7 @@ def run_cascade(
     return result
 
 
-def micro_of(device: torch.device) -> int:
+def clips_per_pass_on(device: torch.device) -> int:
     """Clips per forward pass on this device."""
     return MICRO.get(device.type, MICRO["cuda"])
 

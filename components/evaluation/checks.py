@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from components.attacks import Budget, ThreatModel, frozen
 from components.attacks.gradient import value_and_grad
-from components.attacks.losses import margin, margin_of
+from components.attacks.losses import margin, margin_loss
 from components.batch import Batch, logits_of
 from components.evaluation.cascade import run_cascade
 from components.evaluation.fixed import FixedShape
-from components.evaluation.loop import cells_of, score
 from components.evaluation.metrics import wilson
+from components.evaluation.scores import cells_of, score
 from components.evaluation.subset import SUBSET
 from components.evaluation.suite import Entry
 from components.seeds import clip_seeds, uniform
@@ -185,7 +185,7 @@ def _slopes(net: nn.Module, clips: Batch, threat: ThreatModel, seed: int) -> Fla
             size = 0.02 * _linf(threat.budgets[name], x)
             moved = _with(clips, name, x + size * step)
             foretold[name].append(size * (grads[name] * step).flatten(1).sum(1))
-            seen[name].append(-margin_of(_logits(net, moved), clips.label) - lead)
+            seen[name].append(-margin_loss(_logits(net, moved), clips.label) - lead)
     figures: dict[str, float] = {}
     worst = 1.0
     for m in names:

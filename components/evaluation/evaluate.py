@@ -17,9 +17,9 @@ from components.batch import Batch, ModelOutput
 from components.errors import UserError
 from components.evaluation.cascade import ChunkResult, run_cascade
 from components.evaluation.checks import Flag, check_model
-from components.evaluation.loop import cells_of, device_of
 from components.evaluation.outcome_checks import check_records
 from components.evaluation.records import to_records
+from components.evaluation.scores import cells_of, device_of
 from components.evaluation.stream_checks import check_streams, streams_of
 from components.evaluation.subset import Subset
 from components.evaluation.suite import Entry, describe, entries_of, suite_hash
@@ -71,7 +71,7 @@ def evaluate_model(
     twin: a model without AMR whose adversarial clips are tried on this one.
     checks: run the gradient-masking checks on a fixed subset of the rightly classified clips, see
         docs/flags.md.
-    keep: keep the worst adversarial clips, for `components.evaluation.export`.
+    keep: keep the worst adversarial clips, for `components.evaluation.adversarial_set`.
     unit: of the joints and their budget; joints of any other unit than metres are not checked.
     Raises UserError for no clips, clips that are not what `Batch` promises (`components.inputs`), a
     model that returns no logits, an unknown suite, or labels for which there is no logit.

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from components.attacks import CELLS, ThreatModel, frozen
 from components.batch import Batch, ModelOutput, logits_of
 from components.errors import UserError
-from components.evaluation.cascade import micro_of
+from components.evaluation.cascade import clips_per_pass_on
 from components.evaluation.faster import faster, foldable
 from components.evaluation.fixed import FixedShape
-from components.evaluation.loop import cells_of, perturb
+from components.evaluation.scores import cells_of, perturb
 from components.evaluation.sizes import perturbation_sizes
 from components.evaluation.sprites import (
     change_sprite,
@@ -93,7 +93,7 @@ def gallery_of(
     attacks: what an attack finds is what it finds in the evaluation with the same seed.
     pictures: keep video and joints; leave it False where the data's licence forbids copies.
     """
-    net = FixedShape(model, micro_of(batch.label.device))
+    net = FixedShape(model, clips_per_pass_on(batch.label.device))
     with frozen(net):
         clean = _answer(net, batch)
         tables = [_rows(batch, batch, clean, "clean", "clean", pictures)]

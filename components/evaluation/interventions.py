@@ -100,7 +100,7 @@ def replaced(model: nn.Module, change: Any) -> Iterator[None]:
 def _attack(
     model: nn.Module, batch: Batch, entries: Sequence[Entry], threat: ThreatModel, seed: int
 ) -> ChunkResult:
-    return run_cascade(model, batch, entries, threat, seed=seed, micro=0, keep=True)
+    return run_cascade(model, batch, entries, threat, seed=seed, clips_per_pass=0, keep=True)
 
 
 def _weights(model: nn.Module, clips: Batch) -> Tensor:

@@ -21,11 +21,11 @@ from components.checkpoint import load_model
 from components.config import to_dict
 from components.config.threat import ThreatSection
 from components.datasets import ClipDataset
+from components.evaluation.adversarial_set import to_table
 from components.evaluation.cascade import run_cascade
 from components.evaluation.checks import check_model
 from components.evaluation.curves import standing_grid
 from components.evaluation.evaluate import chunk_of, model_outputs
-from components.evaluation.export import to_table
 from components.evaluation.gallery import gallery_of, shown_of
 from components.evaluation.subset import SUBSET, draw
 from components.evaluation.suite import describe, entries_of

@@ -7,7 +7,7 @@ import pyarrow as pa
 from torch import Tensor
 
 from components.evaluation.cascade import ChunkResult
-from components.evaluation.loop import Scores
+from components.evaluation.scores import Scores
 from components.evaluation.sizes import SIZES
 
 WEIGHT = pa.struct([("place", pa.string()), ("group", pa.int16()), ("rgb", pa.float32())])

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from components.attacks import CELLS, MODALITIES, ThreatModel, frozen
 from components.batch import Batch, ModelOutput, logits_of
-from components.evaluation.loop import cells_of, device_of, perturb
 from components.evaluation.metrics import Z95
+from components.evaluation.scores import cells_of, device_of, perturb
 
 CASES = ("clean", *CELLS)
 # The names of all sums, the same for every model, so that workers can add theirs up.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from components.attacks import frozen
 from components.batch import Batch
 from components.evaluation.fixed import FixedShape
-from components.evaluation.loop import score
+from components.evaluation.scores import score
 
 SUBSET = 16  # rightly classified clips; with fewer no check that counts clips may pass
 

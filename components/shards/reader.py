@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from components.ntu.joints import JOINTS, PEOPLE
 from components.shards.cache import Cache
-from components.shards.index import read_index
 from components.shards.schema import ShardError, decode_jpeg, read_settings
+from components.shards.sealing import read_index
 from components.shards.storage import Store, hash_file, open_store
 
 DEFAULT_CACHE = Path.home() / ".cache" / "amr-robust-pipeline" / "shards"

@@ -13,10 +13,10 @@ from torch import nn
 
 from components.attacks import ThreatModel, pgd
 from components.attacks.gradient import unwrap
-from components.attacks.losses import margin_of
+from components.attacks.losses import margin_loss
 from components.batch import Batch, logits_of
 from components.config.train import TrainSection
-from components.evaluation.loop import cells_of
+from components.evaluation.scores import cells_of
 from components.training.methods import InnerProblem, Method, Terms, attackable
 from components.training.state import TrainState
 
@@ -84,7 +84,7 @@ def minimise(model: nn.Module, clean: Batch, attacked: Batch, train: TrainSectio
     Cross-entropy would be ruled by the clips that no weight can save; accuracy is what is wanted.
     """
     logits = logits_of(model(attacked.rgb, attacked.skeleton, attacked.present)).float()
-    return Terms(torch.sigmoid(STEEPNESS * margin_of(logits, clean.label)), logits, None)
+    return Terms(torch.sigmoid(STEEPNESS * margin_loss(logits, clean.label)), logits, None)
 
 
 def settings_of(train: TrainSection) -> TrainSection:

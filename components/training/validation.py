@@ -9,7 +9,7 @@ from torch import nn
 from components.attacks import ThreatModel
 from components.batch import Batch
 from components.errors import UserError
-from components.evaluation.loop import cells_of
+from components.evaluation.scores import cells_of
 from components.evaluation.streams import NAMES, health, stream_counts
 from components.training.averaging import sum_over_workers
 from components.training.methods import attackable

@@ -24,10 +24,10 @@ from components.errors import UserError
 from components.evaluation.piece import threat_of
 from components.models import build_model
 from components.shards.storage import open_store
-from components.training.data import open_data
 from components.training.layout import channels_last
 from components.training.loop import Progress, WorkerContext, train_epochs
 from components.training.memory import keep_freed_memory
+from components.training.shard_data import open_data
 from components.training.state import TrainState, load_state, new_state, save_state
 from components.training.step import NonFiniteLoss
 from components.training.sums import averages_of

@@ -21,7 +21,7 @@ from components.ntu.crop import MARGIN
 from components.sample.generate import write_sample
 from components.sample.plan import Style
 from components.shards import ShardSet
-from components.shards.index import seal
+from components.shards.sealing import seal
 from components.shards.storage import open_store
 from components.shards.writer import plan_shards, write_shard
 from components.sources import get_source

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from components.attacks import Budget, Counter, ThreatModel
-from components.attacks.losses import cross_entropy, margin_of, soft_margin
+from components.attacks.losses import cross_entropy, margin_loss, soft_margin
 from components.attacks.margin_pgd import margin_pgd
 from components.attacks.pgd import pgd, start_seeds
 from components.attacks.square import square
@@ -91,7 +91,7 @@ def test_soft_margin_lies_above_the_margin_by_at_most_log_k_over_the_sharpness()
     logits, label = torch.randn(64, 7, generator=g) * 3, torch.arange(64) % 7
     for sharpness in (0.5, 2.0, 50.0):
         b = torch.full((64,), sharpness)
-        above = soft_margin(logits, label, b) - margin_of(logits, label)
+        above = soft_margin(logits, label, b) - margin_loss(logits, label)
         assert (above >= -1e-5).all()
         assert (above <= torch.log(torch.tensor(6.0)) / sharpness + 1e-5).all()
 

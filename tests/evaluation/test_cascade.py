@@ -8,11 +8,11 @@ from components.attacks import ATTACKS, ThreatModel
 from components.batch import Batch
 from components.evaluation.cascade import run_cascade
 from components.evaluation.cost import count_passes
-from components.evaluation.loop import score
 from components.evaluation.records import to_records
+from components.evaluation.robust_counts import robust_accuracy, robust_counts
+from components.evaluation.scores import score
 from components.evaluation.suite import SUITES, Entry, entries_of, suite_hash
 from components.evaluation.summary import Records
-from components.evaluation.validation import robust_accuracy, robust_counts
 
 STEPS = (
     Entry("fgsm", "fgsm", individual=True),
@@ -24,8 +24,8 @@ STEPS = (
 def test_cascade_and_exhaustive_agree_clip_by_clip(
     honest: nn.Module, clips: Batch, threat: ThreatModel
 ):
-    cascade = run_cascade(honest, clips, STEPS, threat, seed=3, micro=8)
-    full = run_cascade(honest, clips, STEPS, threat, seed=3, micro=8, exhaustive=True)
+    cascade = run_cascade(honest, clips, STEPS, threat, seed=3, clips_per_pass=8)
+    full = run_cascade(honest, clips, STEPS, threat, seed=3, clips_per_pass=8, exhaustive=True)
     for cell in ("rgb", "skeleton", "both"):
         assert torch.equal(cascade.standing[cell], full.standing[cell])
     spent, all_of_it = (
@@ -82,7 +82,7 @@ def test_an_attack_that_leaves_its_budget_is_put_back(honest, clips, threat, mon
 
 
 def test_worst_inputs_reproduce_the_verdicts(honest, clips, threat):
-    result = run_cascade(honest, clips, STEPS, threat, seed=0, keep=True, micro=8)
+    result = run_cascade(honest, clips, STEPS, threat, seed=0, keep=True, clips_per_pass=8)
     for cell, worst in result.worst.items():
         again = score(honest, clips._replace(rgb=worst.rgb, skeleton=worst.skeleton))
         assert torch.equal(again.correct, result.standing[cell])

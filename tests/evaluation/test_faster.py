@@ -41,7 +41,7 @@ def normed(honest: nn.Module) -> Normed:
 
 
 def test_attacks_pass_the_folded_form_and_verdicts_the_model_itself(normed, clips, threat):
-    result = run_cascade(normed, clips, PGD, threat, seed=0, cells=("rgb",), micro=0)
+    result = run_cascade(normed, clips, PGD, threat, seed=0, cells=("rgb",), clips_per_pass=0)
     # Clean clips, one look at whether folding changes anything, and the look at what was found.
     assert normed.norms == 3
     (outcome,) = result.outcomes
@@ -57,7 +57,7 @@ def test_a_model_that_folding_would_change_is_attacked_as_it_is(honest, normed, 
         assert foldable(normed, clips) and not foldable(swapped, clips)
         assert not foldable(honest, clips)  # nothing to fold
     before = swapped.norms
-    run_cascade(swapped, clips, PGD, threat, seed=0, cells=("rgb",), micro=0)
+    run_cascade(swapped, clips, PGD, threat, seed=0, cells=("rgb",), clips_per_pass=0)
     assert swapped.norms == before + 1 + 1 + 5 + 1  # clean, the comparison, five steps, verdict
 
 

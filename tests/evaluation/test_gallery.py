@@ -10,8 +10,8 @@ from PIL import Image
 from components.attacks import Budget, ThreatModel
 from components.evaluation.cascade import run_cascade
 from components.evaluation.gallery import gallery_of, shown_of
-from components.evaluation.loop import perturb
 from components.evaluation.records import to_records
+from components.evaluation.scores import perturb
 from components.evaluation.sprites import thin_joints, thin_video
 from components.evaluation.suite import PGD20, QUICK, SUITES, Entry
 

@@ -6,8 +6,8 @@ import torch
 from components.attacks import Budget, ThreatModel
 from components.evaluation import evaluate_model
 from components.evaluation.cascade import run_cascade
+from components.evaluation.robust_counts import robust_counts
 from components.evaluation.suite import Entry
-from components.evaluation.validation import robust_counts
 
 NOTHING = ThreatModel(rgb=Budget("Linf", 0.0), skeleton=Budget("Linf", 0.0))
 FGSM = (Entry("fgsm", "fgsm", individual=True),)

@@ -173,7 +173,7 @@ def test_the_twin_is_the_source_of_the_transfer_attack(planted, monkeypatch) -> 
         asked.append((source, seed))
         return batch
 
-    monkeypatch.setattr("components.evaluation.loop.transfer", transfer)
+    monkeypatch.setattr("components.evaluation.scores.transfer", transfer)
     suite = (Entry("transfer", "transfer", needs="twin"), *SUITE)
     twin = Planted()
     evaluate_model(Planted(), planted, THREAT, suite, twin=twin, checks=False, seed=5)

@@ -9,7 +9,7 @@ import pytest
 from benchmarks._ntu_files import write_tree
 from components.ntu.crop import MARGIN
 from components.ntu.ids import ClipId
-from components.shards.index import seal, unseal
+from components.shards.sealing import seal, unseal
 from components.shards.storage import open_store
 from components.shards.writer import Plan, plan_shards, write_shard
 from components.sources import get_source

@@ -7,7 +7,7 @@ import numpy as np
 from benchmarks._ntu_files import write_tree
 from components.ntu.ids import ClipId
 from components.shards import ShardSet
-from components.shards.index import seal
+from components.shards.sealing import seal
 from components.shards.storage import open_store
 from components.shards.writer import plan_shards, write_shard
 from components.sources import get_source

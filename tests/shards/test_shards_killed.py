@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from components.shards import ShardSet
-from components.shards.index import seal, unseal
+from components.shards.sealing import seal, unseal
 from components.shards.storage import open_store
 from components.shards.writer import Plan, write_shard
 from pipelines import index

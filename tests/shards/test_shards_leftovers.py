@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from components.shards.index import seal
+from components.shards.sealing import seal
 from components.shards.storage import open_store
 
 

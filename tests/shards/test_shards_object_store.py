@@ -21,7 +21,7 @@ from components.datasets import ClipDataset
 from components.shards import ShardError, ShardSet, reader
 from components.shards.storage import open_store
 from components.shards.writer import write_shard
-from components.training.data import open_split
+from components.training.shard_data import open_split
 from pipelines import index, shard
 from pipelines._cluster import cluster
 from pipelines._stage import ROOT, run_stage

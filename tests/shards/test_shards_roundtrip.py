@@ -14,8 +14,8 @@ import pytest
 from components.ntu.people import choose_people
 from components.ntu.skeleton import read_skeleton
 from components.shards import ShardError, ShardSet
-from components.shards.index import seal
 from components.shards.schema import FORMAT, VERSION
+from components.shards.sealing import seal
 from components.shards.storage import open_store
 from components.shards.writer import write_shard
 

@@ -12,9 +12,9 @@ from components.errors import UserError
 from components.ntu.joints import JOINT_NAMES
 from components.ntu.skeleton import Rejected
 from components.shards import ShardSet
-from components.shards.index import seal
 from components.shards.manifest import manifest_table
 from components.shards.raw import look_at_all
+from components.shards.sealing import seal
 from components.shards.storage import open_store
 from components.shards.writer import plan_shards, write_shard
 from components.sources import get_source

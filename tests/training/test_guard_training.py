@@ -10,8 +10,8 @@ from torch import nn
 
 from components.checkpoint import load_model
 from components.training.averaging import average_buffers, make_average, update_average
-from components.training.data import open_data
 from components.training.loop import train_epochs
+from components.training.shard_data import open_data
 from components.training.state import save_state
 from tests._support.weights import same_weights
 

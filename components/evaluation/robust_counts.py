@@ -11,8 +11,8 @@ from components.batch import Batch
 from components.errors import UserError
 from components.evaluation.cascade import run_cascade
 from components.evaluation.evaluate import model_outputs
-from components.evaluation.loop import cells_of, device_of
 from components.evaluation.metrics import accuracy_of
+from components.evaluation.scores import cells_of, device_of
 from components.evaluation.suite import Entry
 from components.inputs import check_labels
 
@@ -38,7 +38,7 @@ def robust_counts(
     device = device_of(model)
     for batch in batches:
         result = run_cascade(
-            model, batch.to(device), [entry], threat, seed=seed, cells=cells, micro=0
+            model, batch.to(device), [entry], threat, seed=seed, cells=cells, clips_per_pass=0
         )
         counts["clips"] += batch.size
         counts["clean"] += int(result.clean.scores.correct.sum())

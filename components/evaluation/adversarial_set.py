@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from components.attacks import frozen
 from components.batch import Batch
 from components.errors import UserError
-from components.evaluation.cascade import ChunkResult, micro_of
+from components.evaluation.cascade import ChunkResult, clips_per_pass_on
 from components.evaluation.fixed import FixedShape
-from components.evaluation.loop import device_of, score
 from components.evaluation.metrics import accuracy
+from components.evaluation.scores import device_of, score
 
 FORMAT = "adversarial-clips/1"
 SCHEMA = pa.schema(
@@ -117,7 +117,7 @@ def replay(model: nn.Module, path: str | Path) -> dict[str, dict[str, Any]]:
     it is a transfer attack, an upper bound on its robust accuracy.
     """
     device = device_of(model)
-    net = FixedShape(model, micro_of(device))
+    net = FixedShape(model, clips_per_pass_on(device))
     verdicts: dict[str, list[bool]] = {}
     with frozen(net):
         for cell, clips in read_adversarial(path):
