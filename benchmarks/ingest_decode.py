@@ -33,7 +33,8 @@ from components.config.train import RaySection
 from components.ntu.ids import ClipId
 from components.shards.writer import Plan, plan_shards, write_shard
 from components.sources import get_source
-from pipelines._cluster import Cluster, cluster, parallel
+from pipelines._cluster import cluster
+from pipelines._tasks import Cluster, parallel
 
 EXPLICIT = True  # minutes
 GOAL = 0.9

@@ -4,45 +4,32 @@ Beside the training worker and the search the only place that imports ray: compo
 """
 
 import contextlib
-import errno
-import functools
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import ray
 from ray.exceptions import (
     AuthenticationError,
-    GetTimeoutError,
-    LocalRayletDiedError,
-    NodeDiedError,
-    ObjectLostError,
-    OutOfMemoryError,
-    RayError,
-    RayTaskError,
-    WorkerCrashedError,
 )
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from components.address import PROBE_SECONDS, Address, masked, parse_address, probe
+from components.address import PROBE_SECONDS, Address, parse_address, probe
 from components.config.train import RaySection
 from components.cpus import usable_cpus
-from components.progress_bar import Progress
+from components.shards.storage import NO_METADATA
 from pipelines._loopback import loopback_alone
 from pipelines._package import package
 from pipelines._shared_folders import check_seen_by_all
 from pipelines._stage import ROOT, StageError
+from pipelines._tasks import Cluster, on_each_node
 from pipelines._terminal import colour_ray
 
 log = logging.getLogger("cluster")
 
-Item = TypeVar("Item")
-Out = TypeVar("Out")
 
-LOST = (WorkerCrashedError, NodeDiedError, OutOfMemoryError, ObjectLostError, LocalRayletDiedError)
 # A local Ray has no dashboard, so nobody to show metrics or worker logs to; collecting them takes
 # time from the cores that the workers compute on. What is set already stays.
 QUIET = {
@@ -55,18 +42,7 @@ QUIET = {
 QUIETLY: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
 TOKEN_NOTICE = "ray._private.authentication.authentication_token_setup"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-ANSWER_SECONDS = 120.0  # a node that is busy starts a process slowly
-NOTICE = 300.0  # seconds; a task may take long, but nobody should wonder whether one still runs
-NO_SPACE, STORE = "No space left on device", "AWS Error"  # Arrow may give no number
 OBJECT_STORE = 256 * 2**20  # batches never pass through it, so it stays small
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """A Ray that runs: its CPUs, and whether this process started it."""
-
-    cpus: int
-    own: bool
 
 
 @contextlib.contextmanager
@@ -141,12 +117,13 @@ def _join(address: Address | str) -> None:
     uri = address if isinstance(address, str) else address.uri
     try:
         if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:  # a job, which has brought the project
-            ray.init(address=uri, **QUIETLY)
+            ray.init(address=uri, runtime_env=_environment(), **QUIETLY)
             return
         with package(ROOT) as sent:
             for line in sent.describe():
                 log.info(line)
-            ray.init(address=uri, runtime_env={"working_dir": str(sent.folder)}, **QUIETLY)
+            brought = _environment() | {"working_dir": str(sent.folder)}
+            ray.init(address=uri, runtime_env=brought, **QUIETLY)
     except (AuthenticationError, ConnectionError, RuntimeError) as error:
         reason = f"no Ray cluster at {where}: {error}"
         if isinstance(address, Address) and not isinstance(error, RuntimeError):
@@ -157,6 +134,12 @@ def _join(address: Address | str) -> None:
                 "file in RAY_AUTH_TOKEN_PATH"
             )
         raise StageError(reason) from error
+
+
+def _environment() -> dict[str, Any]:
+    """What `open_store` found out holds for Ray's own readers on the nodes, too."""
+    found = os.environ.get(NO_METADATA)
+    return {"env_vars": {NO_METADATA: found}} if found else {}
 
 
 def _start_local(tries: int = 3) -> None:
@@ -188,112 +171,3 @@ def _start_local(tries: int = 3) -> None:
 
 def _cpus() -> int:
     return max(1, int(ray.cluster_resources().get("CPU", 1)))
-
-
-def on_each_node(function: Callable[[Item], Out], item: Item) -> dict[str, Out]:
-    """`function(item)` on every node that takes tasks, by the node's address.
-
-    A node that is lost meanwhile, or does not answer in time, is left out.
-    """
-    asked = {}
-    for node in ray.nodes():
-        if node["Alive"] and node["Resources"].get("CPU"):
-            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            task = ray.remote(function).options(num_cpus=0, scheduling_strategy=there)
-            asked[node["NodeManagerAddress"]] = task.remote(item)
-    answers = {}
-    for address, answer in asked.items():
-        try:
-            answers[address] = ray.get(answer, timeout=ANSWER_SECONDS)
-        except (GetTimeoutError, RayError) as error:
-            log.warning("node %s does not answer: %s", address, str(error).partition("\n")[0])
-    return answers
-
-
-def parallel(
-    c: Cluster,
-    function: Callable[[Item], Out],
-    items: Sequence[Item],
-    *,
-    workers: int = 0,
-    describe: str = "",
-    gpus: float = 0.0,
-    on_lost: Callable[[Item], Out] | None = None,
-    arrived: Callable[[Out], Any] | None = None,
-) -> Iterator[Any]:
-    """`function` of each item, one CPU and `gpus` each; results in order of items, with progress.
-
-    At most `workers` run at once (0 = one per CPU). A task whose worker or node dies is run again
-    up to three times; after that `on_lost(item)` gives the result, or StageError names the item.
-    An error that the function raises ends the run and is raised here. `arrived` takes each result
-    as soon as it is there, in any order, and gives what is kept in its place.
-    """
-    limit = workers or c.cpus
-    task = ray.remote(_clear(function)).options(num_cpus=1, num_gpus=gpus, max_retries=3)
-    results: dict[int, Any] = {}
-    running: dict[ray.ObjectRef, int] = {}
-    following = iter(range(len(items)))
-    yielded = 0
-    with Progress(len(items), describe or "tasks", "task") as shown:
-        try:
-            while yielded < len(items):
-                while len(running) < limit and (i := next(following, None)) is not None:
-                    running[task.remote(items[i])] = i
-                done, _ = ray.wait(list(running), num_returns=1, timeout=NOTICE)
-                if not done:
-                    log.warning(
-                        "%s: no task has ended for %.0f s; %d run or wait for one of %d CPUs",
-                        describe or "tasks",
-                        NOTICE,
-                        len(running),
-                        c.cpus,
-                    )
-                for ref in done:
-                    i = running.pop(ref)
-                    result = _result(ref, items[i], on_lost)
-                    results[i] = arrived(result) if arrived else result
-                    shown.update()
-                while yielded in results:
-                    yield results.pop(yielded)
-                    yielded += 1
-        finally:
-            for ref in running:
-                ray.cancel(ref, force=True)
-
-
-def to_nodes(value: Out) -> Callable[[], Out]:
-    """A function that gives `value` on any node of the cluster; it travels to each at most once."""
-    held = ray.put(value)
-    return lambda: ray.get(held)
-
-
-def _clear(function: Callable[[Item], Out]) -> Callable[[Item], Out]:
-    """The function, with a full disk or a store that does not answer as errors a user can mend."""
-
-    @functools.wraps(function)
-    def run(item: Item) -> Out:
-        try:
-            return function(item)
-        except OSError as error:
-            node, text = ray.util.get_node_ip_address(), masked(str(error))
-            if error.errno in (errno.ENOSPC, errno.EDQUOT) or NO_SPACE in text:
-                what, mend = f"no space left on node {node} ({text})", "free some and run"
-            elif STORE in text:
-                what, mend = f"the object store does not answer node {node} ({text})", "run"
-            else:
-                raise
-        raise StageError(f"{what}; {mend} the same command again: what is finished is kept")
-
-    return run
-
-
-def _result(ref: ray.ObjectRef, item: Item, on_lost: Callable[[Item], Out] | None) -> Out:
-    try:
-        return ray.get(ref)
-    except RayTaskError as error:
-        raise error.cause if isinstance(error.cause, Exception) else error
-    except LOST as error:
-        if on_lost is None:
-            raise StageError(f"the worker of {item!r:.200} died again and again: {error}")
-        log.warning("a worker died again and again; looking for the clip that crashes it")
-        return on_lost(item)

@@ -12,7 +12,7 @@ from pathlib import Path
 from components.checkpoint import checkpoint_files, write_folder
 from components.evaluation.piece import Piece, export_path, run_piece
 from components.files import write_bytes
-from pipelines._cluster import Cluster, parallel, to_nodes
+from pipelines._tasks import Cluster, parallel, to_nodes
 
 Files = dict[str, bytes]
 

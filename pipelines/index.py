@@ -58,7 +58,8 @@ def _look(stage: Stage, clips: list[Found]) -> Iterator[Look]:
     if stage.config.index.check == "names":
         yield from (missing_twin(found) or Look(found) for found in clips)
         return
-    from pipelines._cluster import cluster, parallel
+    from pipelines._cluster import cluster
+    from pipelines._tasks import parallel
 
     name, where = stage.config.data.source, stage.raw
     seconds = stage.config.index.clip_seconds

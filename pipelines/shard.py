@@ -16,9 +16,10 @@ from components.shards.sealing import INDEX, seal, unseal
 from components.shards.storage import open_store
 from components.shards.writer import Plan, Written, plan_shards, read_alone, write_shard
 from components.sources import get_source
-from pipelines._cluster import Cluster, cluster, parallel
+from pipelines._cluster import cluster
 from pipelines._shared_folders import folders
 from pipelines._stage import Stage, StageError, run_stage
+from pipelines._tasks import Cluster, parallel
 
 log = logging.getLogger("shard")
 

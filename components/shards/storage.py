@@ -12,6 +12,7 @@ from components.address import masked, parse_address
 from components.errors import UserError
 
 CHUNK = 1 << 20
+NO_METADATA = "AWS_EC2_METADATA_DISABLED"  # the SDK's own switch
 S3_ATTEMPTS = 8  # of one request, about half a minute; Arrow's own give up after six seconds
 
 
@@ -128,7 +129,7 @@ def _ask_no_cloud_machine(uri: str) -> None:
     keys = "AWS_ACCESS_KEY_ID" in os.environ and "AWS_SECRET_ACCESS_KEY" in os.environ
     region = "region=" in uri or os.environ.keys() & {"AWS_REGION", "AWS_DEFAULT_REGION"}
     if keys and region:
-        os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
+        os.environ.setdefault(NO_METADATA, "true")
 
 
 def _patient(s3: fs.S3FileSystem) -> fs.S3FileSystem:

@@ -7,10 +7,10 @@ import pytest
 import ray
 
 from components.config import load_config
-from pipelines import _cluster
-from pipelines._cluster import Cluster, parallel
+from pipelines import _tasks
 from pipelines._ray import run_storage
 from pipelines._stage import ROOT
+from pipelines._tasks import Cluster, parallel
 
 
 def test_waiting_tasks_are_said(
@@ -19,7 +19,7 @@ def test_waiting_tasks_are_said(
     answers = iter([[], ["first"]])
     monkeypatch.setattr(ray, "remote", lambda f: SimpleNamespace(options=lambda **k: task))
     monkeypatch.setattr(ray, "wait", lambda refs, **k: (next(answers), refs))
-    monkeypatch.setattr(_cluster, "_result", lambda ref, item, lost: item)
+    monkeypatch.setattr(_tasks, "_result", lambda ref, item, lost: item)
     task = SimpleNamespace(remote=lambda item: "first")
     assert list(parallel(Cluster(2, own=True), len, ["a"], describe="index")) == ["a"]
     assert "index: no task has ended for 300 s; 1 run or wait for one of 2 CPUs" in caplog.text

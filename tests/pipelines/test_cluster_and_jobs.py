@@ -159,7 +159,8 @@ def test_a_home_that_never_saw_ray_joins_a_cluster(tmp_path):
         port = probe.getsockname()[1]
     join = (
         "from components.config.train import RaySection\n"
-        "from pipelines._cluster import cluster, parallel\n"
+        "from pipelines._cluster import cluster\n"
+        "from pipelines._tasks import parallel\n"
         "with cluster(RaySection(address={!r})) as c:\n"
         "    print('RESULT', list(parallel(c, lambda x: str(x), [7])))\n"
     )

@@ -20,8 +20,9 @@ from components.shards import ShardSet
 from components.shards.writer import Plan, Written, plan_shards, read_alone, write_shard
 from components.sources import get_source
 from pipelines import index, shard
-from pipelines._cluster import cluster, parallel, to_nodes
+from pipelines._cluster import cluster
 from pipelines._stage import StageError, run_stage
+from pipelines._tasks import parallel, to_nodes
 
 SPLIT = ["data.protocol=custom", "data.custom.subjects=[1,2]"]
 

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 import ray
 
-from pipelines import _cluster
-from pipelines._cluster import on_each_node
+from pipelines import _tasks
 from pipelines._shared_folders import check_seen_by_all
 from pipelines._stage import StageError
+from pipelines._tasks import on_each_node
 
 
 def all_see(look: Callable, paths: list[str]) -> dict[str, list[str]]:
@@ -61,7 +61,7 @@ def test_each_node_with_cpus_is_asked_and_a_lost_one_passed_over(
         return f"{asked[0]} {asked[1]}"
 
     nodes = [node("a"), node("lost"), node("head", Resources={}), node("dead", Alive=False)]
-    monkeypatch.setattr(_cluster, "NodeAffinitySchedulingStrategy", lambda name, soft: name)
+    monkeypatch.setattr(_tasks, "NodeAffinitySchedulingStrategy", lambda name, soft: name)
     monkeypatch.setattr(ray, "remote", lambda function: Task())
     monkeypatch.setattr(ray, "get", get)
     monkeypatch.setattr(ray, "nodes", lambda: nodes)

@@ -19,7 +19,7 @@ from components.config import load_config
 from components.config.train import RaySection
 from components.datasets import ClipDataset
 from components.shards import ShardError, ShardSet, reader
-from components.shards.storage import open_store
+from components.shards.storage import NO_METADATA, open_store
 from components.shards.writer import write_shard
 from components.training.shard_data import open_split
 from pipelines import index, shard
@@ -182,7 +182,7 @@ def test_the_metadata_service_is_asked_only_for_what_is_missing(
     keys: tuple[str, ...], query: str, asked: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where nothing answers at 169.254.169.254 each client would wait for it for seconds."""
-    switch = "AWS_EC2_METADATA_DISABLED"
+    switch = NO_METADATA
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "AWS_DEFAULT_REGION"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(switch, "")  # so that it is put back
