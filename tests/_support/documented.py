@@ -80,7 +80,7 @@ ELSEWHERE = {
     "make test": "architecture/test_contracts.py::test_tool_is_content",
     "make quality": "architecture/test_contracts.py::test_tool_is_content",
     "make docs": "architecture/test_site.py::test_every_page_is_on_the_site",
-    "make test-cluster": "cluster/test_submission.py::test_the_pipeline_runs_over_two_nodes",
+    "make test-cluster": "cluster/test_calm.py::test_the_pipeline_runs_over_two_nodes",
     "ray start --head": "pipelines/test_whole_pipeline.py::cluster",
     "make submit": "cluster/nodes.py::submit_words",
     "RAY_AUTH_MODE=token .venv/bin/ray start": "cluster/nodes.py::start_worker",

@@ -22,9 +22,13 @@ BUCKET = f"s3://amr/{{}}?endpoint_override={S3}&scheme=http&region=us-east-1"
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 TOKEN = "0123456789abcdef" * 4  # of a cluster that lives for minutes
 AUTH = {"RAY_AUTH_MODE": "token"}  # a worker's `ray start` does not look for a token by itself
-# A lost machine is noticed in 25 s instead of Ray's 65 s, so that tests take less time; a cut of
-# 20 s must still not count as one.
-NOTICE = {"RAY_health_check_period_ms": "1000", "RAY_health_check_timeout_ms": "4000"}
+# A lost machine is noticed in 35 s, not in Ray's 65 s, so that tests take less time. A cut of 20 s
+# must still not count as one: TCP, which waits twice as long each time, tries again after 25 s.
+NOTICE = {
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "4000",
+    "RAY_health_check_failure_threshold": "7",
+}
 SMALL = {
     "sample": {"clips_per_class": 6},
     "shard": {"clips_per_shard": 2, "frames": 8, "size": 48},

@@ -10,7 +10,7 @@ import pytest
 from components.training.schedule import lr_factor
 from tests.cluster.nodes import AUTH, BIN, TRACKING, Cluster, lay_down, until
 
-EPOCHS, CLIPS, BATCH, LR = 40, 40, 8, 0.002
+EPOCHS, CLIPS, BATCH, LR = 32, 40, 8, 0.002
 # Ray looks for new nodes once a minute, which the test does not wait for.
 DRIVER = """
 import functools, sys
