@@ -36,7 +36,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         Command(
             "inspect",
             "what the files of one clip hold, and why it would be rejected",
-            "amr inspect S001C001P001R001A001 --png clip.png",
+            "amr inspect S001C001P002R001A001 --png clip.png",
             ("--params", "--png"),
             module="inspect_clip",
         ),

@@ -88,7 +88,7 @@ def run_training(
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
     home = join(str(storage), name)
-    store = _open(home)
+    runs, store = _open(str(storage)), _open(home)
     store.remove(STOP)
     spec = {
         "config": to_dict(config),
@@ -104,7 +104,8 @@ def run_training(
         torch_config=NodeTorchConfig(backend="nccl" if config.ray.gpus_per_worker else "gloo"),
         run_config=RunConfig(  # type: ignore[call-arg]
             name=name,
-            storage_path=str(storage),
+            storage_path=str(storage) if runs.local else runs.root,
+            storage_filesystem=None if runs.local else runs.filesystem,
             failure_config=FailureConfig(max_failures=MAX_FAILURES),
             checkpoint_config=CheckpointConfig(num_to_keep=1, checkpoint_score_attribute="rank"),
             callbacks=list(callbacks),

@@ -95,6 +95,23 @@ class Store(NamedTuple):
         return digest.hexdigest()
 
 
+class PatientS3(fs.S3FileSystem):
+    """S3 that is asked again for half a minute while it answers 503, which a URI cannot say.
+
+    It travels as its URI: each node opens it anew, with the keys of its own.
+    """
+
+    def __init__(self, uri: str) -> None:
+        plain, _ = fs.FileSystem.from_uri(uri)
+        _, (options,) = plain.__reduce__()
+        patience = fs.AwsStandardS3RetryStrategy(max_attempts=S3_ATTEMPTS)
+        super().__init__(**options, retry_strategy=patience)
+        self.uri = uri
+
+    def __reduce__(self) -> tuple[type["PatientS3"], tuple[str]]:
+        return PatientS3, (self.uri,)
+
+
 def open_store(where: str | Path, *, create: bool = False) -> Store:
     """The folder or URI as a Store; UserError when the address cannot be understood.
 
@@ -114,7 +131,7 @@ def open_store(where: str | Path, *, create: bool = False) -> Store:
             f"{address.masked!r} is no storage URI that Arrow can open: {masked(str(error))}"
         ) from error
     if isinstance(filesystem, fs.S3FileSystem):
-        filesystem = _patient(filesystem)
+        filesystem = PatientS3(address.uri)
     if create:
         filesystem.create_dir(root, recursive=True)
     return Store(filesystem, root, address.uri)
@@ -130,13 +147,6 @@ def _ask_no_cloud_machine(uri: str) -> None:
     region = "region=" in uri or os.environ.keys() & {"AWS_REGION", "AWS_DEFAULT_REGION"}
     if keys and region:
         os.environ.setdefault(NO_METADATA, "true")
-
-
-def _patient(s3: fs.S3FileSystem) -> fs.S3FileSystem:
-    """The same store, asked again for longer while it answers 503; a URI cannot say so."""
-    _, (options,) = s3.__reduce__()
-    patience = fs.AwsStandardS3RetryStrategy(max_attempts=S3_ATTEMPTS)
-    return fs.S3FileSystem(**options, retry_strategy=patience)
 
 
 def publish(temporary: Path, target: Path) -> None:

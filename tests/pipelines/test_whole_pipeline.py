@@ -120,6 +120,9 @@ def test_what_the_pages_say_can_be_typed(project):
     environment = _environment() | {"HOME": str(project / "home")}
     for command in to_run():
         line = command.text.removeprefix("$ ")
+        if line.startswith("amr "):  # the small model has not earned it
+            client = mlflow.MlflowClient(f"sqlite:///{project}/mlflow.db")
+            client.set_registered_model_alias("amr", "champion", "1")
         if line.split()[0].endswith("mlflow"):
             _answers(project, f"{line} --port={_free_port()}")
             continue
@@ -138,17 +141,15 @@ def test_what_the_pages_say_can_be_typed(project):
 
 
 def _lay_what_the_pages_take_for_granted(project: Path) -> None:
-    """Two files and a folder of clips, and a champion, which the small model does not become."""
+    """Two files, and a folder of clips."""
     (project / "home").mkdir()
     (project / "clips").mkdir()
-    for number in (1, 2):
-        name = f"S001C001P001R001A{number:03d}"
+    for action in (1, 7):
+        name = f"S001C001P002R001A{action:03d}"
         for part in (f"nturgb+d_rgb/{name}_rgb.avi", f"nturgb+d_skeletons/{name}.skeleton"):
             shutil.copy(project / "data" / "sample" / part, project / "clips")
-    shutil.copy(project / "clips" / "S001C001P001R001A001_rgb.avi", project / "clip_rgb.avi")
-    shutil.copy(project / "clips" / "S001C001P001R001A001.skeleton", project / "clip.skeleton")
-    client = mlflow.MlflowClient(f"sqlite:///{project}/mlflow.db")
-    client.set_registered_model_alias("amr", "champion", "1")
+    shutil.copy(project / "clips" / "S001C001P002R001A001_rgb.avi", project / "clip_rgb.avi")
+    shutil.copy(project / "clips" / "S001C001P002R001A001.skeleton", project / "clip.skeleton")
 
 
 def _answers(project: Path, line: str) -> None:

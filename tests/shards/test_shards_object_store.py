@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle  # noqa: TID251 - as Ray does
 import socket
 import subprocess
 import sys
@@ -191,3 +192,13 @@ def test_the_metadata_service_is_asked_only_for_what_is_missing(
         monkeypatch.setenv(name, "here")
     open_store(f"s3://bucket/shards?endpoint_override=127.0.0.1:9&scheme=http{query}")
     assert os.environ.get(switch) == (None if asked else "true")
+
+
+def test_a_store_travels_without_its_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To Ray's readers on other nodes, which have their own."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "my-own-key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "my-own-secret")
+    store = open_store("s3://bucket/runs?endpoint_override=127.0.0.1:9&scheme=http&region=x")
+    sent = pickle.dumps(store.filesystem)
+    assert b"my-own" not in sent
+    assert pickle.loads(sent).equals(store.filesystem)  # noqa: S301 - made here
