@@ -53,16 +53,18 @@ def main(stage: Stage) -> None:
         seconds=config.index.clip_seconds,
     )
     unseal(store)
+    # With a store elsewhere the stages behind depend on a local copy of its index.
+    copy = stage.artifacts / "shards" / INDEX if section.uri else None
+    if copy:
+        copy.unlink(missing_ok=True)
     started = time.monotonic()
     raw = local_root(stage.raw)
     with cluster(config.ray, read=[raw] if raw else [], written=folders(stage.shards)) as c:
         written = write_all(c, plans, config.ray.tasks)
     body = seal(store, written, settings)
-    if section.uri:
-        # The stages behind depend on a local file; the shards themselves lie elsewhere.
-        folder = stage.artifacts / "shards"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / INDEX).write_text(json.dumps({**body, "uri": section.uri}, indent=1) + "\n")
+    if copy:
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(json.dumps({**body, "uri": section.uri}, indent=1) + "\n")
     fresh = [w for w in written if w.fresh]
     log.info(
         "%d clips in %d shards at %s (%d written, %d kept) in %.1f s",

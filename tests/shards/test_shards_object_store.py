@@ -25,7 +25,7 @@ from components.shards.writer import write_shard
 from components.training.shard_data import open_split
 from pipelines import index, shard
 from pipelines._cluster import cluster
-from pipelines._stage import ROOT, run_stage
+from pipelines._stage import ROOT, StageError, run_stage
 
 Build = Callable[..., dict[str, Any]]
 
@@ -168,6 +168,15 @@ def test_the_stages_write_to_and_read_from_the_store(
     batch = clips.batch(range(9))
     assert batch.rgb.shape == (9, 3, 6, 16, 16) and batch.rgb.std() > 0
     assert len(list((tmp_path / "cache").iterdir())) == 3
+
+    # A stage that fails leaves no index of the shards that were there before.
+    monkeypatch.setattr(shard, "write_all", _no_space)
+    assert run_stage("shard", shard.main, [*words, "shard.size=8"]) == 2
+    assert not (tmp_path / "shards" / "shards.json").exists()
+
+
+def _no_space(*words: Any) -> Any:
+    raise StageError("no space left on node 10.0.0.1")
 
 
 @pytest.mark.parametrize(
