@@ -171,7 +171,7 @@ def test_the_stages_write_to_and_read_from_the_store(
 
     # A stage that fails leaves no index of the shards that were there before.
     monkeypatch.setattr(shard, "write_all", _no_space)
-    assert run_stage("shard", shard.main, [*words, "shard.size=8"]) == 2
+    assert run_stage("shard", shard.main, [*words, "shard.size=24"]) == 2
     assert not (tmp_path / "shards" / "shards.json").exists()
 
 
