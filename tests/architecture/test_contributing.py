@@ -115,7 +115,12 @@ def test_the_hooks_and_the_workflow_call_what_is_there() -> None:
     assert all(hook["language"] == "system" for hook in hooks)
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yml").read_text())
     steps = [step.get("run", "") for step in workflow["jobs"]["test"]["steps"]]
-    assert steps[-1] == "bash .ci/run" and (ROOT / ".ci" / "run").is_file()
+    script = (ROOT / ".ci" / "run").read_text()
+    assert steps[-1].endswith("bash .ci/run")
+    assert [line for line in script.splitlines() if "make" in line] == [
+        "make test",
+        "exec make test-cluster",
+    ]
     assert workflow["permissions"] == {"contents": "read"}
 
 

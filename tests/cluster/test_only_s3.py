@@ -79,7 +79,8 @@ def test_the_pipeline_runs_where_nodes_share_s3_alone(
     assert found == {name: undisturbed[name] for name in found} and len(found) >= 3
     index = json.loads((nothing_shared / "artifacts/sample/shards/shards.json").read_text())
     shards = {f"shards/{shard['file']}": shard["sha256"] for shard in index["shards"]}
-    assert found | shards == undisturbed
+    rows = "shards/clips.arrow"  # of which shards.json keeps no digest
+    assert found | shards == {name: sha for name, sha in undisturbed.items() if name != rows}
 
 
 def test_a_node_whose_disk_is_full_is_named(cluster: Cluster, nothing_shared: Path) -> None:

@@ -118,6 +118,7 @@ def test_what_the_pages_say_can_be_typed(project):
     _lay_what_the_pages_take_for_granted(project)
     params = (project / "params.yaml").read_text()
     environment = _environment() | {"HOME": str(project / "home")}
+    environment["PATH"] = f"{project}/home/bin{os.pathsep}{environment['PATH']}"
     for command in to_run():
         line = command.text.removeprefix("$ ")
         if line.startswith("amr "):  # the small model has not earned it
@@ -141,8 +142,11 @@ def test_what_the_pages_say_can_be_typed(project):
 
 
 def _lay_what_the_pages_take_for_granted(project: Path) -> None:
-    """Two files, and a folder of clips."""
-    (project / "home").mkdir()
+    """Two files, a folder of clips, and the console script, which is installed elsewhere."""
+    (project / "home" / "bin").mkdir(parents=True)
+    script = project / "home" / "bin" / "amr"
+    script.write_text('#!/bin/sh\nexec python -m pipelines "$@"\n')
+    script.chmod(0o755)
     (project / "clips").mkdir()
     for action in (1, 7):
         name = f"S001C001P002R001A{action:03d}"
