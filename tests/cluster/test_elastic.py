@@ -34,6 +34,7 @@ def test_training_grows_with_a_node_and_shrinks_with_its_loss(
     cluster: Cluster, artifacts: Path
 ) -> None:
     net = cluster.net
+    net["two"].run([BIN / "ray", "stop", "--force"])  # which says so: nobody waits for a lost node
     net["two"].end()
     cluster.await_nodes(2)
     project = lay_down(net["head"])
