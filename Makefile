@@ -9,6 +9,7 @@ DOCS_STAMP := $(VENV)/.installed-docs
 MUTATION_STAMP := $(VENV)/.installed-mutation
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 RECIPE ?= utd_mhad
+CLUSTER ?= tests/cluster
 RAY_ADDRESS ?= http://127.0.0.1:8265
 WORKSPACE ?= $(CURDIR)
 export RAY_DEDUP_LOGS ?= 1
@@ -37,7 +38,7 @@ test: $(DEV_STAMP)  ## all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-cluster: $(DEV_STAMP)  ## several Ray nodes on this machine, some of them lost; needs root
-	$(BIN)/python -m pytest tests/cluster --timeout=1800 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(CLUSTER) --timeout=1800 $(PYTEST_ARGS)
 
 style: $(DEV_STAMP)  ## format and fix
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
