@@ -248,6 +248,6 @@ def _wait_for(address: str, head: subprocess.Popen) -> None:
             # With Ray's token authentication the answer is 401: it answers, that is enough.
             requests.get(f"{address}/api/version", timeout=2)
             return
-        except requests.ConnectionError:
+        except (requests.ConnectionError, requests.Timeout):
             time.sleep(0.5)
     raise AssertionError("the dashboard never answered")
