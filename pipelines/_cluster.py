@@ -1,7 +1,4 @@
-"""Ray for the stages: start or join a cluster, and run a plain function over many items on it.
-
-Beside the training worker and the search the only place that imports ray: components stay plain.
-"""
+"""Ray for the stages: start one of this machine alone, or join a cluster; `_tasks.py` uses it."""
 
 import contextlib
 import logging
@@ -12,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import (
-    AuthenticationError,
-)
+from ray.exceptions import AuthenticationError
 
 from components.address import PROBE_SECONDS, Address, parse_address, probe
 from components.config.train import RaySection
@@ -29,7 +24,6 @@ from pipelines._terminal import colour_ray
 
 log = logging.getLogger("cluster")
 
-
 # A local Ray has no dashboard, so nobody to show metrics or worker logs to; collecting them takes
 # time from the cores that the workers compute on. What is set already stays.
 QUIET = {
@@ -39,7 +33,7 @@ QUIET = {
     "LOG_NAME_UPDATE_INTERVAL_S": "86400",
 }
 # Stages say what matters; the rest is in Ray's own logs.
-QUIETLY: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
+SAYS_LITTLE: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
 TOKEN_NOTICE = "ray._private.authentication.authentication_token_setup"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 OBJECT_STORE = 256 * 2**20  # batches never pass through it, so it stays small
@@ -117,13 +111,13 @@ def _join(address: Address | str) -> None:
     uri = address if isinstance(address, str) else address.uri
     try:
         if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:  # a job, which has brought the project
-            ray.init(address=uri, runtime_env=_environment(), **QUIETLY)
+            ray.init(address=uri, runtime_env=_environment(), **SAYS_LITTLE)
             return
         with package(ROOT) as sent:
             for line in sent.describe():
                 log.info(line)
             brought = _environment() | {"working_dir": str(sent.folder)}
-            ray.init(address=uri, runtime_env=brought, **QUIETLY)
+            ray.init(address=uri, runtime_env=brought, **SAYS_LITTLE)
     except (AuthenticationError, ConnectionError, RuntimeError) as error:
         reason = f"no Ray cluster at {where}: {error}"
         if isinstance(address, Address) and not isinstance(error, RuntimeError):
@@ -155,7 +149,7 @@ def _start_local(tries: int = 3) -> None:
                     num_cpus=usable_cpus(),
                     object_store_memory=OBJECT_STORE,
                     include_dashboard=False,
-                    **QUIETLY,
+                    **SAYS_LITTLE,
                 )
             return
         except Exception as error:  # noqa: BLE001 - Ray has no type of its own for a slow start

@@ -78,6 +78,7 @@ def _needs(comment: str) -> str:
 # What other tests run, or what this very run is: how the command begins, and where below tests/.
 ELSEWHERE = {
     "make test": "architecture/test_contracts.py::test_tool_is_content",
+    "make style": "architecture/test_contributing.py::test_a_hook_formats_and_mends",
     "make quality": "architecture/test_contracts.py::test_tool_is_content",
     "make docs": "architecture/test_site.py::test_every_page_is_on_the_site",
     "make test-cluster": "cluster/test_calm.py::test_the_pipeline_runs_over_two_nodes",
