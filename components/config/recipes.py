@@ -1,8 +1,9 @@
 """Recipes and variants: named settings, in files under `recipes/`.
 
-A recipe (`recipes/<name>.yaml`) says what differs from the defaults in code, so that together with
-them it is complete. `compose` joins both; `python -m pipelines.recipe NAME` writes the result to
-`params.yaml`, the one file that DVC, every stage, jobs and notebooks read.
+A recipe (`recipes/<name>.yaml`) says what differs from the defaults in code, or from the recipe
+that it names as its `base`, so that together with them it is complete. `compose` joins both;
+`python -m pipelines.recipe NAME` writes the result to `params.yaml`, the one file that DVC, every
+stage, jobs and notebooks read.
 
 A variant (`recipes/variants.yaml`) is what a table compares: a name, and the settings it changes.
 """
@@ -23,6 +24,7 @@ from components.config.load import ConfigError, apply_overrides, nearest, read_y
 from components.config.root import Config
 
 VARIANTS = "variants"
+BASE = "base"  # key of a recipe: the recipe whose settings it changes, as a fold of a data set does
 COMPOSED = "composed"  # key of params.yaml: which recipe its values came from, and in which state
 # Where things lie and run is not a recipe's business: a command keeps it from params.yaml.
 WHERE = ("ray", "tracking")
@@ -42,20 +44,34 @@ def recipe_names(folder: Path) -> list[str]:
 
 def compose(folder: Path, name: str) -> dict[str, Any]:
     """The complete settings of a recipe as plain values. ConfigError for an unknown one."""
-    names = recipe_names(folder)
-    if name not in names:
-        raise ConfigError(f"no recipe {name!r} in {folder}{nearest(name, names)}")
-    own = read_yaml(folder / f"{name}.yaml")
-    if "recipe" in own or COMPOSED in own:
-        raise ConfigError(f"{folder / name}.yaml: a recipe is named by its file; remove `recipe`")
-    dotted = dict(_leaves(own))
-    dotted = {"recipe": name, "paths.artifacts": f"artifacts/{name}", **dotted}
+    dotted = {"recipe": name, "paths.artifacts": f"artifacts/{name}", **_changes(folder, name)}
     try:
         config = apply_overrides(Config(), dotted)
         _check_variants(folder, config)
     except ConfigError as error:
         raise ConfigError(f"{folder / name}.yaml: {error}") from error
     return to_dict(config)
+
+
+def _changes(folder: Path, name: str) -> dict[str, Any]:
+    """What a recipe and its base change of the defaults, by dotted name."""
+    names = recipe_names(folder)
+    if name not in names:
+        raise ConfigError(f"no recipe {name!r} in {folder}{nearest(name, names)}")
+    own = read_yaml(folder / f"{name}.yaml")
+    if "recipe" in own or COMPOSED in own:
+        raise ConfigError(f"{folder / name}.yaml: a recipe is named by its file; remove `recipe`")
+    base = own.pop(BASE, None)
+    if base is None:
+        return dict(_leaves(own))
+    if base not in names:
+        raise ConfigError(f"{folder / name}.yaml: no recipe {base!r}{nearest(str(base), names)}")
+    if BASE in read_yaml(folder / f"{base}.yaml"):
+        raise ConfigError(
+            f"{folder / name}.yaml: its base {base} has a base itself; name that one, so that a "
+            "recipe is read in two files at most"
+        )
+    return {**_changes(folder, base), **dict(_leaves(own))}
 
 
 def state(values: Mapping[str, Any]) -> str:

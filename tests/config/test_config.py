@@ -116,6 +116,55 @@ def test_a_variant_whose_name_would_be_a_folder_is_refused(tmp_path):
         load_config(tmp_path / "params.yaml")
 
 
+def test_a_recipe_with_a_base_is_that_recipe_but_for_what_it_changes(tmp_path):
+    folder = tmp_path / "recipes"
+    folder.mkdir()
+    (folder / "variants.yaml").write_text("amr: {}\n")
+    (folder / "mine.yaml").write_text(
+        "compare: [amr]\ndata: {protocol: custom, custom: {subjects: [1, 3]}}\n"
+    )
+    (folder / "fold.yaml").write_text("base: mine\ndata: {custom: {subjects: [3]}}\nseeds: [4]\n")
+    mine, fold = (recipes.compose(folder, name) for name in ("mine", "fold"))
+    assert {key for key in mine if mine[key] != fold[key]} == {"recipe", "paths", "data", "seeds"}
+    assert fold["data"] == {**mine["data"], "custom": {"subjects": [3]}}
+    assert fold["paths"]["artifacts"] == "artifacts/fold"  # never its base's folder
+
+
+@pytest.mark.parametrize(
+    ("base", "message"),
+    [
+        ("mien", "no recipe 'mien'; did you mean 'mine'"),
+        ("second", "its base second has a base itself"),
+        ("first", "its base first has a base itself"),
+    ],
+)
+def test_a_base_that_cannot_be_one_is_named(tmp_path, base, message):
+    folder = tmp_path / "recipes"
+    folder.mkdir()
+    (folder / "variants.yaml").write_text("amr: {}\n")
+    (folder / "mine.yaml").write_text("seeds: [1]\n")
+    (folder / "second.yaml").write_text("base: mine\n")
+    (folder / "first.yaml").write_text(f"base: {base}\n")
+    with pytest.raises(ConfigError, match=rf"first\.yaml: {message}"):
+        recipes.compose(folder, "first")
+
+
+def test_the_folds_of_nucla_differ_in_their_subjects_alone():
+    folder = ROOT / "recipes"
+    names = ["nucla", *(f"nucla_{subject}" for subject in (1, 3, 5, 7))]
+    composed = [recipes.compose(folder, name) for name in names]
+    tests, everybody = [], {1, 3, 5, 7, 9}
+    for values in composed:
+        data = values.pop("data")
+        trained = set(data["custom"]["subjects"])
+        assert set(data["val_subjects"]) < trained and len(data["val_subjects"]) == 1
+        tests += everybody - trained
+        for key in ("recipe", "paths"):
+            values.pop(key)
+        assert values == composed[0]
+    assert sorted(tests) == sorted(everybody)  # each is tested once
+
+
 def test_unknown_key_inside_the_file_is_named(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text("train: {epoch: 3}\n")
