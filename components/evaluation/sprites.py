@@ -53,7 +53,9 @@ def change_sprite(change: Tensor) -> tuple[bytes, float]:
     The step is 1/255, a screen's own, unless the change is too large for it.
     """
     step = max(1 / 255, float(change.abs().max()) / 127)
-    return _webp((change / step).round() + GREY, lossless=True, quality=100), step
+    # For a lossless picture `quality` is effort. All of it, with method 6, gives files 2 % smaller
+    # in 1.2 s a clip of the sample; this takes 4 ms.
+    return _webp((change / step).round() + GREY, lossless=True, quality=50), step
 
 
 def whole_steps(values: Tensor, kind: type[np.signedinteger]) -> tuple[bytes, float]:
@@ -69,5 +71,5 @@ def _webp(colours: Tensor, **options: float) -> bytes:
     strip = colours.permute(2, 1, 3, 0).reshape(height, frames * width, 3)
     out = io.BytesIO()
     image = Image.fromarray(strip.to(torch.uint8).cpu().contiguous().numpy())
-    image.save(out, "WEBP", method=6, **options)
+    image.save(out, "WEBP", method=4, **options)
     return out.getvalue()
