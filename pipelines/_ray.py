@@ -87,6 +87,9 @@ def run_training(
         # Nobody reclaims the nodes of a local Ray, and nobody collects its metrics.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
+    # A worker's report waits until the controller asks for it, by default every 2 s: no epoch was
+    # shorter than that.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     home = join(str(storage), name)
     runs, store = _open(str(storage)), _open(home)
     store.remove(STOP)
