@@ -29,6 +29,8 @@ NOTICE = {
     "RAY_health_check_timeout_ms": "4000",
     "RAY_health_check_failure_threshold": "7",
 }
+# An epoch lasts as long as Ray Train lets it, so that there is time to lose a node in it.
+SLOW = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "2"}
 SMALL = {
     "sample": {"clips_per_class": 6},
     "shard": {"clips_per_shard": 2, "frames": 8, "size": 48},
@@ -83,7 +85,8 @@ class Cluster:
         """`ray start` by its path: nothing is activated, and the PATH knows no Python with Ray."""
         give_token(self.net[name])
         # Ray's workers step back for whatever else the machine does; these are to be waited for.
-        environment = {**AUTH, **KEYS, "RAY_worker_niceness": "0", **NOTICE, **variables}
+        environment = {**AUTH, **KEYS, "RAY_worker_niceness": "0", **NOTICE, **SLOW}
+        environment |= variables
         start = [BIN / "ray", "start", *words, "--object-store-memory=100000000"]
         for _ in range(3):
             done = self.net[name].run(start, env=environment, check=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from components.training.schedule import lr_factor
-from tests.cluster.nodes import AUTH, BIN, TRACKING, Cluster, lay_down, until
+from tests.cluster.nodes import AUTH, BIN, SLOW, TRACKING, Cluster, lay_down, until
 
 EPOCHS, CLIPS, BATCH, LR = 32, 40, 8, 0.002
 # Ray looks for new nodes once a minute, which the test does not wait for.
@@ -43,7 +43,7 @@ def test_training_grows_with_a_node_and_shrinks_with_its_loss(
     words += [f"train.epochs={EPOCHS}", f"train.batch_size={BATCH}", f"train.lr={LR}"]
     words += ["paths.artifacts=/mnt/elastic", "tune.trials=0"]
     log = net["head"].tmp / "elastic.log"
-    environment = {**AUTH, "MLFLOW_TRACKING_URI": TRACKING}
+    environment = {**AUTH, **SLOW, "MLFLOW_TRACKING_URI": TRACKING}
     running = net["head"].start(
         [BIN / "python", *words], cwd="/tmp/project", env=environment, log=log
     )
