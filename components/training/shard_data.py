@@ -35,9 +35,9 @@ class ShardData:
     stacked: ClipDataset
     batch_size: int
     seed: int
-    rank: int = 0
-    world: int = 1
-    device: str = "cpu"
+    rank: int
+    world: int
+    device: str
 
     def steps(self) -> int:
         """Optimiser steps of one epoch."""

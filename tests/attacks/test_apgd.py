@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from components.attacks import Budget, Counter, ThreatModel, pgd
-from components.attacks.apgd import apgd
+from components.attacks import Budget, Counter, ThreatModel, frozen, pgd
+from components.attacks.apgd import _Run, apgd
 from components.attacks.apgd_targeted import apgd_targeted
+from components.attacks.gradient import value_and_grad
 from components.attacks.losses import dlr, dlr_targeted, margin
 
 BOTH = ThreatModel(Budget("Linf", 0.03), Budget("Linf", 0.03))
@@ -28,6 +29,26 @@ def test_steps_plus_one_forward_passes(model, clips):
     counter.reset()
     apgd(counter, clips, BOTH, seed=0, steps=12, early_stop=False, n_restarts=2)
     assert (counter.forwards["clip0"], counter.backwards["clip0"]) == (26, 24)
+
+
+def test_whoever_goes_back_to_the_peak_has_its_loss_and_its_gradient(model, clips):
+    """What later steps gain is counted from there, not from the place that was given up."""
+    seen = []
+
+    class Watched(_Run):
+        def _checkpoint(self, period):
+            before = {name: x.clone() for name, x in self.x.items()}
+            super()._checkpoint(period)
+            moved = (self.x["rgb"] != before["rgb"]).flatten(1).any(1)
+            _, value, grad = value_and_grad(self.net, self.region.batch, self.x, self.objective)
+            assert torch.equal(self.value, value)
+            assert all(torch.equal(self.grad[name], grad[name]) for name in grad)
+            seen.append(int(moved.sum()))
+
+    region = BOTH.region(clips, None)
+    with frozen(model) as net:
+        Watched(net, region, margin, region.start(), 0.75, None).climb(30, early_stop=False)
+    assert sum(seen) > 0
 
 
 def test_early_stop_changes_the_cost_alone(model, clips, wrong):

@@ -201,6 +201,19 @@ def test_early_stop_fools_the_same_clips_for_less(make_model, make_batch, wrong)
         threat.check(clips, other)
 
 
+def test_early_stop_keeps_the_best_restart_of_a_clip_that_stands(make_model, make_batch, wrong):
+    model = make_model().eval()
+    clips = make_batch(model, size=8)
+    weak = BOTH.scaled(0.002, 0.002)
+    options = {"seed": 0, "steps": 2, "keep": "best"}
+    one = pgd(model, clips, weak, n_restarts=4, **options)
+    assert not wrong(model, one).any()
+    other = pgd(model, clips, weak, n_restarts=4, early_stop=True, **options)
+    assert torch.equal(one.rgb, other.rgb) and torch.equal(one.skeleton, other.skeleton)
+    first = pgd(model, clips, weak, early_stop=True, **options)
+    assert not torch.equal(first.rgb, other.rgb)  # for some clip a later restart was better
+
+
 def test_early_stop_leaves_a_fooled_clip_where_it_fell(make_model, make_batch, wrong):
     """Training's use: the last iterate, but no step beyond the boundary."""
     model = make_model()
