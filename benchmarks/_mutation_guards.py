@@ -18,6 +18,7 @@ ATTACKS = tuple(
         "guard_pinned_attacks",
         "adaptive_attacks",
         "gradient_free",
+        "margin_pgd",
     )  # fmt: skip
 )
 SPECIAL = (
@@ -35,6 +36,7 @@ TRAINING = tuple(
         "methods",
         "loop",
         "step",
+        "stacking",
     )
 )
 MODELS = tuple(
@@ -62,6 +64,11 @@ TABLES = (
     "tests/evaluation/test_guard_checks.py",
     "tests/evaluation/test_cascade.py",
     "tests/evaluation/test_evaluate.py",
+    "tests/evaluation/test_streams.py",
+    "tests/evaluation/test_interventions.py",
+    "tests/evaluation/test_comparable.py",
+    "tests/evaluation/test_fixed.py",
+    "tests/evaluation/test_gallery.py",
 )
 FOLDED = ("tests/evaluation/test_faster.py", "tests/attacks/test_folding.py")
 SEARCH = tuple(

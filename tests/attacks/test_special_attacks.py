@@ -135,3 +135,12 @@ def test_averaging_keeps_all_parts_of_the_output(model, clips):
             assert torch.allclose(getattr(mean, part)[name], value, atol=1e-6)
     with pytest.raises(ValueError, match="samples"):
         Averaged(model, 0)
+
+
+def test_a_universal_perturbation_in_l2_ends_on_its_sphere(model, clips):
+    threat = ThreatModel(Budget("L2", 0.4), Budget("L2", 0.3))
+    delta = fit_universal(model, [clips], threat, epochs=6, rel_alpha=0.5)
+    for name, eps in (("rgb", 0.4), ("skeleton", 0.3)):
+        assert float(delta[name].norm()) == pytest.approx(eps, rel=1e-5)
+    small = fit_universal(model, [clips], threat, epochs=1, rel_alpha=0.5)
+    assert float(small["rgb"].norm()) == pytest.approx(0.2, rel=1e-5)  # inside: left as it is

@@ -189,3 +189,13 @@ def test_weights_of_another_net_are_refused_by_name(tmp_path: Path) -> None:
     torch.save(r3d_18(width=0.25).state_dict(), tmp_path / "wide.pth")
     with pytest.raises(UserError, match="instead of"):
         load_backbone(net, read_state_dict(tmp_path / "wide.pth"))
+
+
+@pytest.mark.parametrize(("lacks", "ending"), [(3, ""), (4, " and 1 more"), (5, " and 2 more")])
+def test_three_names_are_listed_and_the_others_counted(lacks, ending) -> None:
+    net = r3d_18(width=0.125)
+    state = {k: v for k, v in net.state_dict().items() if not k.startswith("fc.")}
+    gone = sorted(k for k in state if not k.endswith("num_batches_tracked"))[:lacks]
+    with pytest.raises(UserError) as error:
+        load_backbone(net, {k: v for k, v in state.items() if k not in gone})
+    assert f"(missing: {', '.join(gone[:3])}{ending})" in str(error.value)
