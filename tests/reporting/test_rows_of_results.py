@@ -1,0 +1,95 @@
+"""The rows under `results/`: one recipe alone, and the clips of several taken together."""
+
+import json
+import shutil
+
+import pytest
+
+from components.errors import UserError
+from components.evaluation.verdicts import verdicts
+from components.reporting.claims import Part, claims_of, claims_table
+from components.reporting.read import read_results
+
+FACTS = {"commit": "0" * 40}
+HASHES = {"suite": "full", "shards_fingerprint": "5", "checkpoint_sha256": "c"}
+CELLS = ("clean", "rgb", "skeleton", "both")
+
+
+def part(folder, recipe="sample", change=None):
+    """The runs in a folder of artifacts, said to be those of `recipe`."""
+    for path in (folder / "evaluation").glob("*-s0.json"):
+        body = json.loads(path.read_text()) | {"recipe": recipe, **HASHES} | (change or {})
+        path.write_text(json.dumps(body))
+    return Part(read_results(folder), folder / "evaluation")
+
+
+def two(artifacts, tmp_path, change=None):
+    other = tmp_path / "other"
+    shutil.copytree(artifacts, other)
+    return [part(artifacts, "one"), part(other, "two", change)]
+
+
+def test_the_mean_is_that_of_the_four_cells_clip_by_clip(artifacts):
+    claims = claims_of([part(artifacts)], FACTS)
+    for claim in claims.values():
+        figures = claim["figures"]
+        mean = sum(figures[cell]["value"] for cell in CELLS) / 4
+        assert figures["mean"]["value"] == pytest.approx(mean, abs=1e-4)
+        assert figures["mean"]["low"] < mean < figures["mean"]["high"]
+    gains = claims["concat"]["amr_minus_this"]
+    for column in (*CELLS, "mean"):
+        each = [claims[name]["figures"][column]["value"] for name in ("amr", "concat")]
+        assert gains[column]["value"] == pytest.approx(each[0] - each[1], abs=2e-4)
+    assert "amr_minus_this" not in claims["amr"]
+    assert "amr - concat" in claims_table(claims)
+
+
+def test_clips_of_two_recipes_are_counted_together(artifacts, tmp_path):
+    parts = two(artifacts, tmp_path)
+    alone = claims_of(parts[:1], FACTS)
+    together = claims_of(parts, FACTS | {"recipe": "both"})
+    for name, claim in together.items():
+        assert claim["recipe"] == "both"
+        assert claim["clips"] == 2 * alone[name]["clips"] and claim["parts"].keys() == {
+            "one",
+            "two",
+        }
+        assert claim["checkpoints"].keys() == {f"one/{name}-s0", f"two/{name}-s0"}
+        assert claim["shards"].keys() == {"one", "two"}
+        for cell in CELLS:
+            shared = verdicts(parts[0].folder / f"{name}-s0.arrow", cell)
+            assert claim["figures"][cell]["value"] == pytest.approx(
+                sum(shared.values()) / len(shared), abs=1e-4
+            )
+    wider = [alone["amr"]["figures"]["clean"], together["amr"]["figures"]["clean"]]
+    assert wider[0]["high"] - wider[0]["low"] > wider[1]["high"] - wider[1]["low"]
+
+
+def test_the_clips_of_each_recipe_count_as_they_stand_there(artifacts, tmp_path):
+    """Not the first one's twice."""
+    parts = two(artifacts, tmp_path)
+    other = parts[1].folder
+    (other / "amr-s0.arrow").write_bytes((other / "concat-s0.arrow").read_bytes())
+    claims = claims_of(parts, FACTS)
+    alone = {name: claims_of(parts[:1], FACTS)[name]["figures"] for name in ("amr", "concat")}
+    for cell in CELLS:
+        expected = sum(alone[name][cell]["value"] for name in alone) / 2
+        assert claims["amr"]["figures"][cell]["value"] == pytest.approx(expected, abs=2e-4)
+
+
+@pytest.mark.parametrize("key", ["suite_hash", "threat_fingerprint"])
+def test_what_was_attacked_otherwise_is_not_taken_together(artifacts, tmp_path, key):
+    parts = two(artifacts, tmp_path, {key: "another"})
+    with pytest.raises(UserError, match=f"two was evaluated with another {key.partition('_')[0]}"):
+        claims_of(parts, FACTS)
+
+
+def test_a_row_that_one_recipe_lacks_is_in_no_table_of_several(artifacts, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(artifacts, other)
+    (other / "evaluation" / "concat-s0.json").unlink()
+    assert claims_of([part(artifacts, "one"), part(other, "two")], FACTS).keys() == {"amr"}
+    (other / "evaluation" / "amr-s0.json").rename(other / "evaluation" / "late-s0.json")
+    rest = part(other, "two", {"variant": "late"})
+    with pytest.raises(UserError, match="two: no evaluation of amr, which one is about"):
+        claims_of([part(artifacts, "one"), rest], FACTS)
