@@ -26,6 +26,7 @@ SPECIAL = (
     "tests/attacks/test_special_attacks.py",
     "tests/attacks/test_attack_table.py",
     "tests/attacks/test_gradient_free.py",
+    "tests/attacks/test_odd_input.py",
 )
 TRAINING = tuple(
     f"tests/training/test_{name}.py"
@@ -58,6 +59,7 @@ BACKBONES = (
     "tests/models/test_forward_references.py",
 )
 TABLES = (
+    "tests/evaluation/test_verdicts.py",
     "tests/evaluation/test_metrics.py",
     "tests/evaluation/test_guard_tables.py",
     "tests/evaluation/test_guard_evaluation.py",

@@ -133,3 +133,11 @@ def test_wrong_parameters_are_named(model, clips):
     for options in ({"steps": 0}, {"n_restarts": 0}):
         with pytest.raises(ValueError, match="steps >= 1 and n_restarts >= 1"):
             apgd(model, clips, BOTH, seed=0, **options)
+
+
+def test_nine_targets_unless_asked_otherwise(make_model, make_batch):
+    model = make_model(classes=12).eval()
+    clips = make_batch(model, size=3)
+    counter = Counter(model)
+    apgd_targeted(counter, clips, BOTH.scaled(1e-4, 1e-4), seed=0, steps=2)
+    assert set(counter.forwards.values()) == {1 + 9 * 3}  # the ranking, then steps + 1 a target

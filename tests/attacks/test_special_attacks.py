@@ -144,3 +144,17 @@ def test_a_universal_perturbation_in_l2_ends_on_its_sphere(model, clips):
         assert float(delta[name].norm()) == pytest.approx(eps, rel=1e-5)
     small = fit_universal(model, [clips], threat, epochs=1, rel_alpha=0.5)
     assert float(small["rgb"].norm()) == pytest.approx(0.2, rel=1e-5)  # inside: left as it is
+
+
+def test_flicker_takes_a_gradient_that_is_no_number_for_none(clips):
+    """A root of 0 has no slope; where nothing pulls, nothing may be moved."""
+
+    def rooted(rgb, skeleton, present):
+        flat = (rgb - clips.rgb).square().sum((1, 2, 3, 4)).sqrt()
+        bodies = skeleton.mean((1, 2, 3, 4))
+        return torch.stack([bodies, 0 * flat + 1e-9], 1)
+
+    zero = clips._replace(label=torch.zeros_like(clips.label))
+    rgb_alone = ThreatModel(rgb=BOTH.rgb)
+    found = flicker(rooted, zero, rgb_alone, seed=0, steps=1)
+    assert torch.equal(found.rgb, clips.rgb)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from components.attacks import Budget, ThreatModel, acceleration_change, bone_change
 from components.batch import BONES, JOINTS, Batch
+from components.errors import UserError
 from components.seeds import clip_seeds
 
 RGB, SKELETON = Budget("Linf", 8 / 255), Budget("Linf", 0.05)
@@ -252,3 +253,29 @@ def test_settings_say_zero_for_no_bound():
 def test_errors_say_what_to_mend(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def test_the_clip_that_breaks_a_bound_is_the_one_named():
+    batch = clips()
+    for broken in range(batch.size):
+        rgb = batch.rgb.clone()
+        rgb[broken, 0, 0, 0, 0] += 0.5 if float(rgb[broken, 0, 0, 0, 0]) < 0.5 else -0.5
+        with pytest.raises(UserError, match=f"clip {batch.clip_id[broken]}:"):
+            BOTH.check(batch, batch._replace(rgb=rgb))
+
+
+def test_clips_of_two_frames_have_no_acceleration():
+    short = clips(size=4, frames=2)
+    found = acceleration_change(short.skeleton, short.skeleton + 1, short.present)
+    assert torch.equal(found, torch.zeros(short.size))
+
+
+def test_a_tiny_gradient_still_makes_a_whole_l2_step():
+    batch = clips()
+    region = ThreatModel(Budget("L2", 0.5), Budget("L2", 0.3)).region(batch, None)
+    adv = {m: x.clone() for m, x in region.clean.items()}
+    gradient = {m: 1e-30 * torch.randn_like(x) for m, x in adv.items()}
+    moved = region.step_(adv, gradient, {"rgb": 0.05, "skeleton": 0.05})
+    for name, x in moved.items():
+        length = (x - region.clean[name]).flatten(1).norm(dim=1)
+        assert length.max() > 0.04, name  # the box of the pixels may cut a step short

@@ -12,7 +12,7 @@ from components.evaluation.cascade import run_cascade
 from components.evaluation.gallery import gallery_of, shown_of
 from components.evaluation.records import to_records
 from components.evaluation.scores import perturb
-from components.evaluation.sprites import thin_joints, thin_video
+from components.evaluation.sprites import thin_joints, thin_video, video_sprite
 from components.evaluation.suite import PGD20, QUICK, SUITES, Entry
 
 
@@ -117,3 +117,9 @@ def test_large_clips_are_thinned_without_mixing_pixels():
 @pytest.mark.parametrize("suite", SUITES)
 def test_every_suite_has_something_to_show(suite):
     assert "pgd20" in [entry.name for entry in shown_of(SUITES[suite])]
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_black_stays_black_and_white_white(value):
+    picture = Image.open(io.BytesIO(video_sprite(torch.full((3, 2, 8, 8), value))))
+    assert picture.convert("RGB").getextrema() == ((int(255 * value),) * 2,) * 3

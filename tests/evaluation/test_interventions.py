@@ -81,7 +81,9 @@ def test_weights_follow_the_attack_when_swapped() -> None:
     rgb, skeleton = clips.rgb.clone(), clips.skeleton.clone()
     rgb[:, 0, 0, 0, 1], skeleton[:, 0, 0, 0, 0] = 0.5 + 0.2 * sign, 0.2 * sign
     told = intervene(Suspicious(5.0), [clips._replace(rgb=rgb, skeleton=skeleton)], THREAT, "thin")
-    assert abs(told["contrast"]["value"]) > 0.5
+    contrast = told["contrast"]
+    assert 0.5 < abs(contrast["value"]) <= 1  # a difference of two weights
+    assert contrast["low"] <= contrast["value"] <= contrast["high"]
 
 
 def test_what_is_replaced_is_put_back_and_needs_attention() -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from components.models import build_model
+from components.models.backbones import SKELETON_BACKBONES, VIDEO_BACKBONES, SmallSkeleton
 
 BASE = {"num_classes": 5, "width": 0.25, "skeleton_frames": 16}
 MODELS = {
@@ -21,6 +22,19 @@ MODELS = {
     },
     "turned": {"fusion": "late", "view_rotation": True, "centre": "spine", "time_parts": 3},
     "whole width": {"fusion": "amr", "width": 1.0},
+}
+
+# Channels after each stage, and parameters without the classifier, at width 1.
+WIDTHS = {
+    "small_video": ((16, 32, 64, 128), 163_408),
+    "r3d_18": ((64, 128, 256, 512), 33_166_272),  # torchvision's, less 205,200 of its classifier
+    "mc3_18": ((64, 128, 256, 512), 11_490_240),
+    "r2plus1d_18": ((64, 128, 256, 512), 31_300_125),
+    "inflated_resnet50": ((256, 512, 1024, 2048), 46_142_528),
+    "small_skeleton": ((64, 64, 128), 66_176),
+    "hcn": ((128, 128, 256, 512), 1_031_872),
+    "stgcn": ((64, 128, 256), 3_083_412),
+    "ctrgcn": ((64, 128, 256), 1_431_102),
 }
 
 
@@ -47,3 +61,19 @@ def test_figures_of_every_model(name, inputs, pinned) -> None:
         for leaf, grad in zip(("rgb", "skeleton"), grads, strict=True):
             told[f"{mode} slope of {leaf}"] = float(grad.norm())
     pinned(name, told, rel=0.01)
+
+
+@pytest.mark.parametrize("name", WIDTHS)
+def test_whole_backbones_have_the_width_they_are_known_for(name) -> None:
+    kinds = {"rgb": VIDEO_BACKBONES, "skeleton": SKELETON_BACKBONES}
+    frames = {"rgb": {}, "skeleton": {"frames": 32}}
+    kind = next(kind for kind, table in kinds.items() if name in table)
+    net = kinds[kind][name](width=1.0, **frames[kind])
+    parameters = sum(p.numel() for k, p in net.named_parameters() if not k.startswith("fc."))
+    assert (tuple(net.channels), parameters) == WIDTHS[name]
+
+
+def test_small_skeletons_without_motion_take_three_values_a_joint() -> None:
+    net = SmallSkeleton(motion=False)
+    begun = net.begin(torch.zeros(2, 3, 1, 8, 25))
+    assert net.stages[0](begun, torch.ones(2, 1)).shape[1] == net.channels[0]

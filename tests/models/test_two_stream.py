@@ -115,6 +115,19 @@ def test_absent_persons_do_not_matter(fusion: str, inputs: Callable) -> None:
     assert torch.isfinite(nobody).all()
 
 
+def test_places_that_nobody_fills_cost_nothing(inputs: Callable) -> None:
+    rgb, skeleton, present = inputs()
+    present[:, :, 1] = False
+    model = two_stream(**SMALL).eval()
+    seen = []
+    model.skeleton.stages[0].register_forward_pre_hook(lambda _, args: seen.append(args[0].shape))
+    model(rgb, skeleton, present)
+    assert seen[0][2] == 1  # [B, C, M, S, V]
+    present[0, 3, 1] = True  # a second person in one frame of one clip
+    model(rgb, skeleton, present)
+    assert seen[1][2] == 2
+
+
 def test_a_person_may_stand_in_either_place(inputs: Callable) -> None:
     torch.manual_seed(0)
     model = two_stream(**SMALL).eval()

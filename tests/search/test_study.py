@@ -137,6 +137,25 @@ def test_tpe_learns_and_random_does_not(tmp_path: Path) -> None:
     assert late("tpe") > late("random") + 0.01
 
 
+@pytest.mark.parametrize(("trials", "at_random"), [(4, 3), (20, 5), (200, 10)])
+def test_a_quarter_of_the_trials_is_drawn_at_random_first(
+    tmp_path: Path, monkeypatch, trials: int, at_random: int
+) -> None:
+    """But at least three and at most ten."""
+    asked = []
+    tpe = optuna.samplers.TPESampler
+
+    def noted(**options: object) -> optuna.samplers.BaseSampler:
+        asked.append(options)
+        return tpe(**options)
+
+    monkeypatch.setattr(optuna.samplers, "TPESampler", noted)
+    search = Search(settings(trials=trials), tmp_path)
+    for _ in range(2):  # the first are the defaults
+        search.next()
+    assert {options["n_startup_trials"] for options in asked if options} == {at_random}
+
+
 def test_tpe_learns_from_stopped_trials_too(tmp_path: Path) -> None:
     """Two thirds end after one epoch, as under ASHA, with their rung's score known."""
     config = settings(trials=40)

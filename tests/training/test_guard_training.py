@@ -1,6 +1,7 @@
 """Training does what its settings say: each test fails on one small break that once went unseen."""
 
 import math
+import shutil
 
 import pytest
 import torch
@@ -9,9 +10,10 @@ import torch.multiprocessing as mp
 from torch import nn
 
 from components.checkpoint import load_model
+from components.shards.schema import ShardError
 from components.training.averaging import average_buffers, make_average, update_average
 from components.training.loop import train_epochs
-from components.training.shard_data import open_data
+from components.training.shard_data import open_data, open_split
 from components.training.state import save_state
 from tests._support.weights import same_weights
 
@@ -105,6 +107,20 @@ def clips_of(data, epoch: int) -> dict:
         for i, name in enumerate(batch.clip_id):
             found[name] = (batch.rgb[i], batch.skeleton[i])
     return found
+
+
+def test_damaged_shards_are_noticed_before_training(settings, shards, tmp_path) -> None:
+    """By the driver, for all: its workers open the same files without reading them through."""
+    folder = tmp_path / "shards"
+    shutil.copytree(shards, folder)
+    assert open_split(settings(), str(folder))[1].classes
+    damaged = sorted(p for p in folder.glob("*.arrow") if p.name != "clips.arrow")[0]
+    body = bytearray(damaged.read_bytes())
+    body[len(body) // 2] ^= 1
+    damaged.write_bytes(bytes(body))
+    with pytest.raises(ShardError, match=damaged.name):
+        open_split(settings(), str(folder))
+    open_split(settings(), str(folder), verify=False)
 
 
 def test_every_epoch_has_its_own_order_and_augmentation(settings, shards) -> None:
