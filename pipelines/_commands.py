@@ -85,7 +85,12 @@ GROUPS: dict[str, tuple[Command, ...]] = {
             (),
             settings=False,
         ),
-        Command("results", "the rows that README prints -> results/", "amr results"),
+        Command(
+            "results",
+            "the rows that README prints -> results/",
+            "amr results",
+            ("--params", "--pool"),
+        ),
         Command(
             "submit",
             "run the pipeline as a job on a Ray cluster",

@@ -114,6 +114,12 @@ def test_streams_at_different_rates_stay_aligned() -> None:
     assert np.abs(clip.rgb_index[rgb_rows(clip, times)] * 2 - skeleton_rows(clip, times)).max() <= 1
 
 
+@pytest.mark.parametrize(("video", "steps", "span"), [(30, 90, 2.0), (60, 90, 3.0), (15, 15, 0.5)])
+def test_the_window_is_the_shorter_stream_in_seconds(video: int, steps: int, span: float) -> None:
+    clip = made_up(video, steps, kept=video, rgb_fps=15.0)  # joints come at 30 a second
+    assert window_seconds(clip) == pytest.approx(span)
+
+
 def test_a_temporal_crop_cuts_both_streams() -> None:
     clip = made_up(100, 100, kept=100)
     times = instants(1.0, 1.0, 10)

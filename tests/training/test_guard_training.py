@@ -15,6 +15,7 @@ from components.training.averaging import average_buffers, make_average, update_
 from components.training.loop import train_epochs
 from components.training.shard_data import open_data, open_split
 from components.training.state import save_state
+from components.training.sums import gradient_norms, mean_norms
 from tests._support.weights import same_weights
 
 
@@ -197,3 +198,22 @@ def test_workers_share_every_global_batch(settings, shards) -> None:
         names = [name for part, _ in parts for name in part.clip_id]
         assert names == list(whole.clip_id) and len(set(names)) == size == 8
         assert {told for _, told in parts} == {8}
+
+
+def test_gradient_norms_are_those_of_each_stream_after_a_step() -> None:
+    model = _Streams()
+    like = torch.zeros(1, dtype=torch.float64)
+    assert gradient_norms(model, like).tolist() == [0.0, 0.0, 1.0]
+    for value, name in ((2.0, "rgb"), (3.0, "skeleton")):
+        for parameter in getattr(model, name).parameters():
+            parameter.grad = torch.full_like(parameter, value)
+    found = gradient_norms(model, like).tolist()
+    assert found == pytest.approx([2 * 8**0.5, 3 * 10**0.5, 1.0])
+    assert mean_norms([2.0, 6.0, 4.0]) == {"rgb_grad": 0.5, "skeleton_grad": 1.5}
+    assert mean_norms([0.0, 0.0, 0.0]) == {"rgb_grad": None, "skeleton_grad": None}
+
+
+class _Streams(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rgb, self.skeleton = nn.Linear(3, 2), nn.Linear(4, 2)
