@@ -1,7 +1,6 @@
 """Stage evaluate: trained models under the suite of attacks -> artifacts/<recipe>/evaluation/."""
 
 import logging
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -246,8 +245,22 @@ def write_results(
     write_atomically(out / f"{name}_gallery.arrow", to_file_table(Gallery(*found["gallery"][0])))
     write_json(out / f"{name}_curves.json", curve)
     write_json(out / f"{name}.json", summary)
-    shutil.rmtree(working(stage, name))
+    tidy(working(stage, name), [] if stage.config.evaluate.export else pieces)
     log.info(line(summary))
+
+
+def tidy(folder: Path, pieces: Sequence[Piece]) -> None:
+    """Remove all but these finished pieces.
+
+    They stay because DVC runs this stage again whenever any model is trained (`standard` transfers
+    attacks between them), and then nothing has to be attacked a second time.
+    """
+    kept = {piece.path for piece in pieces}
+    for path in folder.iterdir():
+        if path not in kept:
+            path.unlink()
+    if not kept:
+        folder.rmdir()
 
 
 def train_eps(train: dict[str, Any]) -> dict[str, float]:

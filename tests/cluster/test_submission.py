@@ -12,7 +12,7 @@ from tests.cluster.nodes import Cluster, promised, start_submit, submit, until
 @pytest.fixture
 def again(cluster: Cluster, calm: Path) -> Path:
     """The workspace before its shards, DVC's cache emptied too."""
-    for name in ("shards", "train", "evaluation", "report"):
+    for name in ("shards", "train", "evaluation", "partial", "report"):
         shutil.rmtree(calm / "artifacts" / "sample" / name, ignore_errors=True)
     shutil.rmtree(calm / ".dvc" / "cache", ignore_errors=True)
     return calm

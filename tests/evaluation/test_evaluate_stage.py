@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -106,7 +107,10 @@ def test_workers_and_a_kill_change_no_byte(artifacts, tmp_path):
     assert {f["check"] for f in summary["flags"]} >= {"more_steps", "black_box"}
     curves = json.loads((one / "evaluation" / "amr-s0_curves.json").read_text())
     assert curves["train_eps"] == {"rgb": 0.01, "skeleton": 0.02} and curves["clips"] == 16
-    assert not (one / "partial" / "evaluation" / "amr-s0").exists()
+    pieces = one / "partial" / "evaluation" / "amr-s0"
+    assert {p.stem.partition("-")[0] for p in pieces.iterdir()} == {
+        "suite", "checks", "curves", "gallery"
+    }  # fmt: skip
     gallery = read_gallery(one / "evaluation" / "amr-s0_gallery.arrow")
     assert len(set(gallery.rows["clip_id"].to_pylist())) == 16
     # These clips are not the synthetic sample, and nobody has said that copies are allowed.
@@ -146,6 +150,21 @@ def test_workers_and_a_kill_change_no_byte(artifacts, tmp_path):
     }
 
 
+def test_what_is_evaluated_already_is_only_put_together_again(artifacts, tmp_path):
+    """As `dvc repro` does after the training of another model, having removed the results."""
+    words = command(artifacts, tmp_path, "evaluate.suite=thin", "evaluate.curve_clips=0")
+    run(words)
+    folder = tmp_path / "evaluation"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    pieces = tmp_path / "partial" / "evaluation" / "amr-s0"
+    made = {path: path.stat().st_mtime_ns for path in pieces.iterdir()}
+    shutil.rmtree(folder)
+    (pieces / "suite-of-another-suite.arrow").write_bytes(b"")
+    run(words)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert {path: path.stat().st_mtime_ns for path in pieces.iterdir()} == made
+
+
 def test_export_is_refused_before_any_work(artifacts, tmp_path, capsys):
     words = command(artifacts, tmp_path / "out", "evaluate.export=true", f"paths.data={tmp_path}")
     assert run_stage("evaluate", main, words[3:]) == 2
@@ -157,6 +176,7 @@ def test_export_replays_the_worst_case(artifacts, tmp_path):
     out = tmp_path / "out"
     words = ("evaluate.export=true", "evaluate.allow_licensed_export=true", "evaluate.suite=thin")
     run(command(artifacts, out, *words, "evaluate.curve_clips=0", "evaluate.checks=false"))
+    assert not (out / "partial" / "evaluation" / "amr-s0").exists()  # as large as the clips
     model, _ = load_model(artifacts / "train" / "amr-s0" / "best")
     summary = json.loads((out / "evaluation" / "amr-s0.json").read_text())
     assert replay(model, out / "evaluation" / "amr-s0_adversarial.arrow") == summary["worst"]

@@ -93,3 +93,17 @@ def test_a_row_that_one_recipe_lacks_is_in_no_table_of_several(artifacts, tmp_pa
     rest = part(other, "two", {"variant": "late"})
     with pytest.raises(UserError, match="two: no evaluation of amr, which one is about"):
         claims_of([part(artifacts, "one"), rest], FACTS)
+
+
+def test_two_rows_are_compared_over_the_seeds_that_both_have(artifacts):
+    """A second seed of one of them changes its own figures alone."""
+    folder = artifacts / "evaluation"
+    alone = claims_of([part(artifacts)], FACTS)
+    body = json.loads((folder / "amr-s0.json").read_text())
+    (folder / "amr-s1.json").write_text(json.dumps(body | {"seed": 1}))
+    shutil.copy(folder / "concat-s0.arrow", folder / "amr-s1.arrow")
+    claims = claims_of([part(artifacts)], FACTS)
+    assert claims["amr"]["seeds"] == [0, 1] and claims["concat"]["seeds"] == [0]
+    assert claims["concat"] == alone["concat"]
+    means = [claims["amr"]["figures"]["clean"], alone["concat"]["figures"]["clean"]]
+    assert means[0]["per_seed"][1] == means[1]["value"]
