@@ -5,7 +5,8 @@ checkpoints. A test holds every published table to these files.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,57 +19,121 @@ from components.evaluation.suite import is_current
 from components.evaluation.verdicts import verdicts
 from components.reporting.read import Results
 
-COLUMNS = ("clean", *CELLS)
+MEAN = "mean"  # of clean and the three attacked cells, clip by clip
+COLUMNS = ("clean", *CELLS, MEAN)
 
 
-def claims_of(results: Results, folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Part:
+    """The runs of one recipe, and the folder of their per-clip records."""
+
+    results: Results
+    folder: Path
+
+    @property
+    def recipe(self) -> str:
+        return str(next(iter(self.results.runs.values()))["recipe"])
+
+    def runs_of(self, variant: str) -> dict[int, str]:
+        """By seed, in their order."""
+        runs = self.results.runs.items()
+        return {body["seed"]: run for run, body in runs if body["variant"] == variant}
+
+
+def claims_of(parts: Sequence[Part], facts: Mapping[str, Any]) -> dict[str, Any]:
     """One claim by variant.
 
-    folder: the per-clip records; facts: commit, hardware and what else is the same for all rows
+    parts: one recipe, or several whose test clips are taken together, as the folds of a data set;
+        then a row has the variants and seeds that all of them have. Two rows are compared over
+        the seeds that both have.
+    facts: commit, hardware and what else is the same for all rows
+    Raises UserError for parts that were attacked otherwise, or that share no variant.
     """
-    by_variant: dict[str, list[str]] = {}
-    for run, body in results.runs.items():
-        by_variant.setdefault(body["variant"], []).append(run)
-    tables = {
-        run: {cell: verdicts(folder / f"{run}.arrow", cell) for cell in COLUMNS}
-        for run in results.runs
-    }
-    main = by_variant[results.main]
-    claims = {}
-    for variant, runs in by_variant.items():
-        first = results.runs[runs[0]]
-        clips = sorted(tables[runs[0]]["clean"])
-        rows = {c: [[tables[run][c][clip] for clip in clips] for run in runs] for c in COLUMNS}
-        claims[variant] = {
-            "recipe": first["recipe"],
-            "variant": variant,
-            "seeds": [results.runs[run]["seed"] for run in runs],
-            "clips": first["clips"],
-            "suite": first["suite"],
-            "suite_hash": first["suite_hash"],
-            "threat": first["threat"],
-            "shards": first["shards_fingerprint"],
-            "checkpoints": {run: results.runs[run]["checkpoint_sha256"] for run in runs},
-            "flags": {run: results.runs[run]["flagged"] for run in runs},
-            "figures": {c: _rounded(over_seeds(np.array(rows[c], float))) for c in COLUMNS},
-            **facts,
-        }
-        if variant != results.main and len(runs) == len(main):
-            claims[variant][f"{results.main}_minus_this"] = {
-                c: _rounded(over_seeds(_pairs(tables, main, runs, c, clips))) for c in COLUMNS
+    _check_same_terms(parts)
+    first, *others = parts
+    variants = [v for v in first.results.models if all(v in p.results.models for p in others)]
+    if first.results.main not in variants:
+        raise UserError(
+            f"{', '.join(p.recipe for p in others)}: no evaluation of {first.results.main}, which "
+            f"{first.recipe} is about; run `dvc repro` with each of them"
+        )
+    main, *rivals = variants
+    seeds = {v: _common(set(p.runs_of(v)) for p in parts) for v in variants}
+    rows = {v: _verdicts(parts, v, seeds[v]) for v in variants}
+    claims = {v: _claim(parts, v, seeds[v], rows[v]) | dict(facts) for v in variants}
+    for variant in rivals:
+        both = [seed for seed in seeds[main] if seed in seeds[variant]]
+        ours, theirs = ([seeds[v].index(seed) for seed in both] for v in (main, variant))
+        if both:
+            claims[variant][f"{main}_minus_this"] = {
+                c: _rounded(over_seeds(rows[main][c][ours] - rows[variant][c][theirs]))
+                for c in COLUMNS
             }
     return claims
 
 
-def _pairs(
-    tables: Mapping[str, Any], ours: list[str], theirs: list[str], cell: str, clips: list[str]
-) -> np.ndarray:
-    return np.array(
-        [
-            [float(tables[a][cell][clip]) - float(tables[b][cell][clip]) for clip in clips]
-            for a, b in zip(ours, theirs, strict=True)
-        ]
-    )
+def _common(sets: Iterable[set[int]]) -> list[int]:
+    return sorted(set.intersection(*sets))
+
+
+def _check_same_terms(parts: Sequence[Part]) -> None:
+    one = next(iter(parts[0].results.runs.values()))
+    for part in parts[1:]:
+        other = next(iter(part.results.runs.values()))
+        for key in ("suite_hash", "threat_fingerprint"):
+            if one[key] != other[key]:
+                raise UserError(
+                    f"{part.recipe} was evaluated with another {key.partition('_')[0]} than "
+                    f"{parts[0].recipe}; evaluate both with the same before taking them together"
+                )
+
+
+def _verdicts(parts: Sequence[Part], variant: str, seeds: Sequence[int]) -> dict[str, np.ndarray]:
+    """By column, [seeds, clips of all parts]: did the clip stand?"""
+    by_seed = []
+    for seed in seeds:
+        columns: dict[str, list[float]] = {c: [] for c in COLUMNS}
+        for part in parts:
+            path = part.folder / f"{part.runs_of(variant)[seed]}.arrow"
+            tables = {c: verdicts(path, c) for c in ("clean", *CELLS)}
+            for clip in sorted(tables["clean"]):
+                for column, table in tables.items():
+                    columns[column].append(float(table[clip]))
+                columns[MEAN].append(sum(t[clip] for t in tables.values()) / len(tables))
+        by_seed.append(columns)
+    return {c: np.array([columns[c] for columns in by_seed]) for c in COLUMNS}
+
+
+def _claim(
+    parts: Sequence[Part], variant: str, seeds: Sequence[int], rows: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    bodies = {
+        (part.recipe, run): part.results.runs[run]
+        for part in parts
+        for seed, run in part.runs_of(variant).items()
+        if seed in seeds
+    }
+    first = next(iter(bodies.values()))
+    alone = len(parts) == 1
+    named = {run if alone else f"{recipe}/{run}": body for (recipe, run), body in bodies.items()}
+    by_recipe = {recipe: body for (recipe, _), body in bodies.items()}
+    shards = {recipe: body["shards_fingerprint"] for recipe, body in by_recipe.items()}
+    claim = {
+        "recipe": first["recipe"],
+        "variant": variant,
+        "seeds": list(seeds),
+        "clips": sum(body["clips"] for body in by_recipe.values()),
+        "suite": first["suite"],
+        "suite_hash": first["suite_hash"],
+        "threat": first["threat"],
+        "shards": first["shards_fingerprint"] if alone else shards,
+        "checkpoints": {run: body["checkpoint_sha256"] for run, body in named.items()},
+        "flags": {run: body["flagged"] for run, body in named.items()},
+        "figures": {c: _rounded(over_seeds(rows[c])) for c in COLUMNS},
+    }
+    if not alone:
+        claim["parts"] = {recipe: body["clips"] for recipe, body in by_recipe.items()}
+    return claim
 
 
 def _rounded(figure: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,17 +154,17 @@ def read_claims(folder: Path) -> dict[str, dict[str, Any]]:
 def claims_table(claims: Mapping[str, Mapping[str, Any]]) -> str:
     """A table in plain text, as README and docs print it."""
     width = max(10, *(len(name) for name in claims)) + 2
-    head = "variant".ljust(width) + "seeds" + "".join(f"{cell:>22}" for cell in COLUMNS)
+    head = "variant".ljust(width) + "seeds" + "".join(f"{cell:>21}" for cell in COLUMNS)
     lines = [head]
     for name, claim in claims.items():
-        shown = "".join(f"{_shown(claim['figures'][cell]):>22}" for cell in COLUMNS)
+        shown = "".join(f"{_shown(claim['figures'][cell]):>21}" for cell in COLUMNS)
         lines.append(f"{name:<{width}}{len(claim['seeds']):>5}{shown}")
     lines.append("")
     for name, claim in claims.items():
         for key, cells in claim.items():
             if key.endswith("_minus_this"):
                 label = f"{key.removesuffix('_minus_this')} - {name}"
-                shown = "".join(f"{_shown(cells[cell], '+'):>22}" for cell in COLUMNS)
+                shown = "".join(f"{_shown(cells[cell], '+'):>21}" for cell in COLUMNS)
                 lines.append(f"{label:<{width + 5}}{shown}")
     older = [
         name
