@@ -21,6 +21,16 @@ def _trust_token() -> None:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
+def _say_little() -> None:
+    """Leave out what libraries say of themselves and nobody at the screen can act on.
+
+    A search or a training has more processes than the machine has cores, most of them idle; a new
+    store gets its tables. Both libraries read this on import.
+    """
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "worker processes have been started on node")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+
+
 def _no_traceback_of_ctrl_c() -> None:
     """Ctrl-C during the seconds in which a command imports its libraries is no fault either."""
     plain = sys.excepthook
@@ -54,6 +64,7 @@ def _keep_ctrl_c() -> None:
 
 
 _trust_token()
+_say_little()
 if sys.argv[:1] == ["-m"]:  # how Python calls a command while it looks for its module
     _no_traceback_of_ctrl_c()
 if sys.argv[:1] == ["-m"] or Path(sys.argv[0]).name == "amr":

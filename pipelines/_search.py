@@ -241,6 +241,8 @@ def run_search(search: Search, runs: TrialRuns, *, out: Path, shards: str, stora
     )
     # Tune looks for result files, which the study replaces, and would complain for each trial.
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    # Whatever `verbose` says, Tune's newer output begins with a box ("Number of trials": 2^63 - 1).
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     tuner.fit()
     ended = search.out_of_time()
     for trial in search.records():

@@ -20,6 +20,13 @@ from tests._support.project import commit, copy_project
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
+# What libraries say of themselves, and nobody at the screen can act on.
+NOISE = (
+    "worker processes have been started",  # raylet's, of idle ones
+    "Configuration for experiment",  # Tune's, with 2^63 - 1 trials
+    "mlflow.store.db",
+    "authentication token",
+)
 TINY = {
     "sample": {"clips_per_class": 8},
     "train": {"epochs": 2, "stack_epochs": 1, "batch_size": 16},
@@ -83,6 +90,8 @@ def test_pipeline_runs_as_a_ray_job_and_a_second_run_does_nothing(project, clust
         project, [sys.executable, "-m", "pipelines.submit", cluster, "--workspace", project]
     )
     assert "SUCCEEDED" in done.stdout
+    for noise in NOISE:
+        assert noise not in done.stdout, noise
     _check_results(project)
 
     again = _run(project, [BIN / "dvc", "repro"])
