@@ -72,14 +72,17 @@ def test_the_python_of_the_start_page_runs_and_does_what_it_says() -> None:
     assert names["found"].summary["worst"]["both"]["n"] == 8
 
 
-def test_the_recipe_and_the_variant_of_the_recipes_page_are_valid(tmp_path: Path) -> None:
+def test_the_recipes_and_the_variant_of_the_recipes_page_are_valid(tmp_path: Path) -> None:
     text = (DOCS / "recipes.md").read_text()
-    recipe, variant = re.findall(r"^```yaml\n(.*?)^```", text, re.M | re.S)
+    recipe, fold, variant = re.findall(r"^```yaml\n(.*?)^```", text, re.M | re.S)
     table = (ROOT / "recipes" / "variants.yaml").read_text()
     (tmp_path / "kitchen.yaml").write_text(recipe.replace("[amr, late]", "[amr, late-long]"))
     (tmp_path / "variants.yaml").write_text(table + variant)
     values = recipes.compose(tmp_path, "kitchen")
     assert values["data"]["custom"] == {"subjects": [1, 2, 3, 4]} and values["tune"]["trials"] == 0
+    (tmp_path / "kitchen_2.yaml").write_text(fold)
+    other = recipes.compose(tmp_path, "kitchen_2")
+    assert other["data"]["val_subjects"] == [6] and other["train"] == values["train"]
 
 
 @pytest.mark.parametrize("page", ["start", "recipes", "threat-model", "coming-from"])
