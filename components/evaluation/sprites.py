@@ -54,7 +54,7 @@ def change_sprite(change: Tensor) -> tuple[bytes, float]:
     """
     step = max(1 / 255, float(change.abs().max()) / 127)
     # For a lossless picture `quality` is effort. All of it, with method 6, gives files 2 % smaller
-    # in 1.2 s a clip of the sample; this takes 4 ms.
+    # in 1.2 s a picture of the sample; this takes 4 ms.
     return _webp((change / step).round() + GREY, lossless=True, quality=50), step
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from components.attacks import CELLS
 from components.errors import UserError
 from components.evaluation.bootstrap import over_seeds
+from components.evaluation.comparable import differences_in_terms
 from components.evaluation.suite import is_current
 from components.evaluation.verdicts import verdicts
 from components.reporting.read import Results
@@ -47,20 +48,21 @@ def claims_of(parts: Sequence[Part], facts: Mapping[str, Any]) -> dict[str, Any]
         then a row has the variants and seeds that all of them have. Two rows are compared over
         the seeds that both have.
     facts: commit, hardware and what else is the same for all rows
-    Raises UserError for parts that were attacked otherwise, or that share no variant.
+    Raises UserError for parts that were attacked otherwise, share test clips, or lack the main
+    variant.
     """
     _check_same_terms(parts)
     first, *others = parts
-    variants = [v for v in first.results.models if all(v in p.results.models for p in others)]
-    if first.results.main not in variants:
+    found = {v: _common(set(p.runs_of(v)) for p in parts) for v in first.results.models}
+    seeds = {variant: shared for variant, shared in found.items() if shared}
+    if first.results.main not in seeds:
         raise UserError(
-            f"{', '.join(p.recipe for p in others)}: no evaluation of {first.results.main}, which "
-            f"{first.recipe} is about; run `dvc repro` with each of them"
+            f"{', '.join(p.recipe for p in others)}: no evaluation of {first.results.main} with a "
+            f"seed of {first.recipe}; run `dvc repro` with each of them"
         )
-    main, *rivals = variants
-    seeds = {v: _common(set(p.runs_of(v)) for p in parts) for v in variants}
-    rows = {v: _verdicts(parts, v, seeds[v]) for v in variants}
-    claims = {v: _claim(parts, v, seeds[v], rows[v]) | dict(facts) for v in variants}
+    main, *rivals = seeds
+    rows = {v: _verdicts(parts, v, seeds[v]) for v in seeds}
+    claims = {v: _claim(parts, v, seeds[v], rows[v]) | dict(facts) for v in seeds}
     for variant in rivals:
         both = [seed for seed in seeds[main] if seed in seeds[variant]]
         ours, theirs = ([seeds[v].index(seed) for seed in both] for v in (main, variant))
@@ -80,12 +82,14 @@ def _check_same_terms(parts: Sequence[Part]) -> None:
     one = next(iter(parts[0].results.runs.values()))
     for part in parts[1:]:
         other = next(iter(part.results.runs.values()))
-        for key in ("suite_hash", "threat_fingerprint"):
-            if one[key] != other[key]:
-                raise UserError(
-                    f"{part.recipe} was evaluated with another {key.partition('_')[0]} than "
-                    f"{parts[0].recipe}; evaluate both with the same before taking them together"
-                )
+        terms = [
+            t for t in differences_in_terms(one, other) if t in ("threat model", "attack suite")
+        ]
+        if terms:
+            raise UserError(
+                f"{part.recipe} was evaluated with another {' and '.join(terms)} than "
+                f"{parts[0].recipe}; evaluate both with the same before taking them together"
+            )
 
 
 def _verdicts(parts: Sequence[Part], variant: str, seeds: Sequence[int]) -> dict[str, np.ndarray]:
@@ -93,10 +97,18 @@ def _verdicts(parts: Sequence[Part], variant: str, seeds: Sequence[int]) -> dict
     by_seed = []
     for seed in seeds:
         columns: dict[str, list[float]] = {c: [] for c in COLUMNS}
-        for part in parts:
-            path = part.folder / f"{part.runs_of(variant)[seed]}.arrow"
-            tables = {c: verdicts(path, c) for c in ("clean", *CELLS)}
+        counted: dict[tuple[str, str], int] = {}  # other data may have clips of the same names
+        for place, part in enumerate(parts):
+            run = part.runs_of(variant)[seed]
+            data = part.results.runs[run]["shards_fingerprint"]
+            tables = {c: verdicts(part.folder / f"{run}.arrow", c) for c in ("clean", *CELLS)}
             for clip in sorted(tables["clean"]):
+                before = counted.setdefault((data, clip), place)
+                if before != place:
+                    raise UserError(
+                        f"clip {clip} is tested by {parts[before].recipe} and again by "
+                        f"{part.recipe}; take recipes together that test different clips"
+                    )
                 for column, table in tables.items():
                     columns[column].append(float(table[clip]))
                 columns[MEAN].append(sum(t[clip] for t in tables.values()) / len(tables))

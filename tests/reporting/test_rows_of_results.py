@@ -2,13 +2,17 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
+from components.config import apply_overrides, load_config
 from components.errors import UserError
 from components.evaluation.verdicts import verdicts
-from components.reporting.claims import Part, claims_of, claims_table
+from components.reporting.claims import Part, claims_of, claims_table, read_claims
 from components.reporting.read import read_results
+from pipelines import results
+from pipelines._stage import ROOT, Stage
 
 FACTS = {"commit": "0" * 40}
 HASHES = {"suite": "full", "shards_fingerprint": "5", "checkpoint_sha256": "c"}
@@ -26,6 +30,7 @@ def part(folder, recipe="sample", change=None):
 def two(artifacts, tmp_path, change=None):
     other = tmp_path / "other"
     shutil.copytree(artifacts, other)
+    change = {"shards_fingerprint": "other data"} | (change or {})
     return [part(artifacts, "one"), part(other, "two", change)]
 
 
@@ -77,10 +82,12 @@ def test_the_clips_of_each_recipe_count_as_they_stand_there(artifacts, tmp_path)
         assert claims["amr"]["figures"][cell]["value"] == pytest.approx(expected, abs=2e-4)
 
 
-@pytest.mark.parametrize("key", ["suite_hash", "threat_fingerprint"])
-def test_what_was_attacked_otherwise_is_not_taken_together(artifacts, tmp_path, key):
+@pytest.mark.parametrize(
+    ("key", "what"), [("suite", "attack suite"), ("threat_fingerprint", "threat model")]
+)
+def test_what_was_attacked_otherwise_is_not_taken_together(artifacts, tmp_path, key, what):
     parts = two(artifacts, tmp_path, {key: "another"})
-    with pytest.raises(UserError, match=f"two was evaluated with another {key.partition('_')[0]}"):
+    with pytest.raises(UserError, match=f"two was evaluated with another {what} than one"):
         claims_of(parts, FACTS)
 
 
@@ -88,10 +95,11 @@ def test_a_row_that_one_recipe_lacks_is_in_no_table_of_several(artifacts, tmp_pa
     other = tmp_path / "other"
     shutil.copytree(artifacts, other)
     (other / "evaluation" / "concat-s0.json").unlink()
-    assert claims_of([part(artifacts, "one"), part(other, "two")], FACTS).keys() == {"amr"}
+    data = {"shards_fingerprint": "other data"}
+    assert claims_of([part(artifacts, "one"), part(other, "two", data)], FACTS).keys() == {"amr"}
     (other / "evaluation" / "amr-s0.json").rename(other / "evaluation" / "late-s0.json")
     rest = part(other, "two", {"variant": "late"})
-    with pytest.raises(UserError, match="two: no evaluation of amr, which one is about"):
+    with pytest.raises(UserError, match="two: no evaluation of amr with a seed of one"):
         claims_of([part(artifacts, "one"), rest], FACTS)
 
 
@@ -107,3 +115,51 @@ def test_two_rows_are_compared_over_the_seeds_that_both_have(artifacts):
     assert claims["concat"] == alone["concat"]
     means = [claims["amr"]["figures"]["clean"], alone["concat"]["figures"]["clean"]]
     assert means[0]["per_seed"][1] == means[1]["value"]
+
+
+def test_no_clip_is_counted_twice(artifacts, tmp_path):
+    """Neither by folds that share it, nor by a recipe that is named twice."""
+    parts = two(artifacts, tmp_path, {"shards_fingerprint": HASHES["shards_fingerprint"]})
+    with pytest.raises(UserError, match="is tested by one and again by two"):
+        claims_of(parts, FACTS)
+    with pytest.raises(UserError, match="is tested by one and again by one"):
+        claims_of([parts[0], parts[0]], FACTS)
+
+
+@pytest.fixture
+def stage(artifacts, tmp_path, monkeypatch):
+    """The command in a repository of its own, with evaluations of two variants."""
+    monkeypatch.setattr(results, "ROOT", tmp_path)
+    monkeypatch.setattr(results.lineage, "head", lambda root: "1" * 40)
+    part(artifacts)
+    words = [f"paths.artifacts={artifacts}", "compare=[amr,concat]"]
+    return Stage("results", load_config(ROOT / "params.yaml", words))
+
+
+def test_the_command_writes_a_file_a_row_and_prints_their_table(stage, tmp_path, capsys):
+    results.main(stage)
+    claims = read_claims(tmp_path / "results" / "sample")
+    assert list(claims) == ["amr", "concat"] and claims["amr"]["commit"] == "1" * 40
+    assert claims["concat"]["command"] == "make results RECIPE=sample"
+    assert claims_table(claims) in capsys.readouterr().out
+    more = replace(stage, config=apply_overrides(stage.config, {"compare": ["amr", "mmtm"]}))
+    with pytest.raises(UserError, match="mmtm: no evaluation"):
+        results.main(more)
+
+
+def test_the_command_takes_recipes_together_and_says_what_one_lacks(
+    stage, tmp_path, artifacts, monkeypatch, capsys
+):
+    other = tmp_path / "other"
+    shutil.copytree(artifacts, other)
+    part(other, "utd_mhad", {"shards_fingerprint": "other data"})
+    folders = {"sample": artifacts, "utd_mhad": other}
+    monkeypatch.setattr(Stage, "artifacts", property(lambda self: folders[self.config.recipe]))
+    results.pool(stage, "both", ["sample", "utd_mhad"])
+    claims = read_claims(tmp_path / "results" / "both")
+    assert claims["amr"]["recipe"] == "both"
+    assert claims["amr"]["parts"].keys() == {"sample", "utd_mhad"}
+    assert claims["amr"]["command"].endswith("pipelines.results --pool both sample utd_mhad")
+    assert "note: utd_mhad has no evaluation of amr-constant" in capsys.readouterr().out
+    with pytest.raises(UserError, match="--pool"):
+        results.pool(stage, "../both", ["sample"])
