@@ -250,14 +250,21 @@ class Publisher:
             if time.monotonic() - mark > limit:
                 break
             time.sleep(0.1)
+        sent = not pending(self.record)
         self._over = True
         self._wake.set()
-        return not pending(self.record)
+        if sent:
+            # What the record gets from now on is whoever adds it to publish: the thread must not
+            # take it to where the store was. One that waits for a server is left to end by itself.
+            self._thread.join(patience)
+        return sent
 
     def _work(self) -> None:
         while not self._over:
             self._wake.wait(timeout=self._pause)
             self._wake.clear()
+            if self._over:
+                return
             self._busy = True
             try:
                 if pending(self.record):

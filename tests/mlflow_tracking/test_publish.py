@@ -1,6 +1,8 @@
 """Publishing a record: called again at any time, cut off anywhere, MLflow holds it all once."""
 
 import json
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -250,6 +252,24 @@ def test_a_run_with_other_settings_is_another_run(project: Any) -> None:
     assert len({killed.key, other.key, beside.key}) == 3
     for run in (other, again, beside, killed):
         assert run.end()
+
+
+def test_the_thread_of_an_ended_run_publishes_no_more(
+    project: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a record gets later may have to go elsewhere: the store may have moved since."""
+
+    def slowly(record: Record) -> bool:
+        if threading.current_thread().name == "mlflow-publisher":
+            time.sleep(0.3)
+        return pending(record)
+
+    monkeypatch.setattr("mlflow_tracking.publish.pending", slowly)
+    before = set(threading.enumerate())
+    with start_run("train", project.config, name="amr", artifacts=project.artifacts) as run:
+        run.log_metrics({"val/clean_acc": 0.5}, 1)
+    since = set(threading.enumerate()) - before
+    assert "mlflow-publisher" not in {thread.name for thread in since}
 
 
 def test_the_machine_is_watched(tmp_path: Path) -> None:
