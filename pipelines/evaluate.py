@@ -32,11 +32,12 @@ from components.evaluation.suite import SUITES, Entry, suite_hash
 from components.files import read_json, write_json
 from components.sample.folder import read_marker
 from components.shards import ShardSet
+from mlflow_tracking import lineage
 from mlflow_tracking.evaluation import log_evaluation
 from pipelines._cluster import cluster
 from pipelines._pieces import run_pieces
 from pipelines._shared_folders import folders
-from pipelines._stage import Stage, StageError, run_stage
+from pipelines._stage import ROOT, Stage, StageError, run_stage
 
 log = logging.getLogger("evaluate")
 CURVE_CLIPS = 32  # clips of one task of the curves
@@ -222,6 +223,7 @@ def write_results(
             "checkpoint_sha256": checkpoint["weights_sha256"],
             "shards_fingerprint": clips.fingerprint,
             "source": clips.source,
+            "commit": lineage.code(ROOT)[0],
         },
     )
     train = checkpoint.get("train", {})

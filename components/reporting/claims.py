@@ -47,9 +47,9 @@ def claims_of(parts: Sequence[Part], facts: Mapping[str, Any]) -> dict[str, Any]
     parts: one recipe, or several whose test clips are taken together, as the folds of a data set;
         then a row has the variants and seeds that all of them have. Two rows are compared over
         the seeds that both have.
-    facts: commit, hardware and what else is the same for all rows
+    facts: hardware and what else is the same for all rows
     Raises UserError for parts that were attacked otherwise, share test clips, or lack the main
-    variant.
+    variant, and for evaluations of which nobody knows the code.
     """
     _check_same_terms(parts)
     first, *others = parts
@@ -139,6 +139,7 @@ def _claim(
         "suite_hash": first["suite_hash"],
         "threat": first["threat"],
         "shards": first["shards_fingerprint"] if alone else shards,
+        "commits": _commits(named),
         "checkpoints": {run: body["checkpoint_sha256"] for run, body in named.items()},
         "flags": {run: body["flagged"] for run, body in named.items()},
         "figures": {c: _rounded(over_seeds(rows[c])) for c in COLUMNS},
@@ -146,6 +147,17 @@ def _claim(
     if not alone:
         claim["parts"] = {recipe: body["clips"] for recipe, body in by_recipe.items()}
     return claim
+
+
+def _commits(named: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The commits whose code evaluated these runs."""
+    unknown = [run for run, body in named.items() if not body.get("commit")]
+    if unknown:
+        raise UserError(
+            f"{', '.join(unknown)}: evaluated by code of no known commit, and a claim names it; "
+            "work in a git checkout and run `dvc repro -f evaluate` there"
+        )
+    return sorted({body["commit"] for body in named.values()})
 
 
 def _rounded(figure: Mapping[str, Any]) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def test_a_claim_names_all_it_hangs_on(path):
         assert claim["variant"] in config.compare
         assert claim["suite"] == config.evaluate.suite
     assert sum(claim.get("parts", {"": claim["clips"]}).values()) == claim["clips"]
-    assert re.fullmatch(r"[0-9a-f]{40}", claim["commit"])
+    assert claim["commits"] and all(re.fullmatch(r"[0-9a-f]{40}", c) for c in claim["commits"])
     runs = len(claim["seeds"]) * len(claim.get("parts", [""]))
     assert claim["clips"] > 0 and runs == len(claim["checkpoints"]) == len(claim["flags"])
     for figure in claim["figures"].values():

@@ -14,8 +14,8 @@ from components.reporting.read import read_results
 from pipelines import results
 from pipelines._stage import ROOT, Stage
 
-FACTS = {"commit": "0" * 40}
-HASHES = {"suite": "full", "shards_fingerprint": "5", "checkpoint_sha256": "c"}
+FACTS = {"hardware": {"cores": 2}}
+HASHES = {"suite": "full", "shards_fingerprint": "5", "checkpoint_sha256": "c", "commit": "1" * 40}
 CELLS = ("clean", "rgb", "skeleton", "both")
 
 
@@ -126,11 +126,18 @@ def test_no_clip_is_counted_twice(artifacts, tmp_path):
         claims_of([parts[0], parts[0]], FACTS)
 
 
+def test_a_row_names_the_commits_that_evaluated_it(artifacts, tmp_path):
+    parts = two(artifacts, tmp_path, {"commit": "2" * 40})
+    assert claims_of(parts, FACTS)["amr"]["commits"] == ["1" * 40, "2" * 40]
+    parts = two(artifacts, tmp_path / "again", {"commit": None})
+    with pytest.raises(UserError, match="two/amr-s0: evaluated by code of no known commit"):
+        claims_of(parts, FACTS)
+
+
 @pytest.fixture
 def stage(artifacts, tmp_path, monkeypatch):
     """The command in a repository of its own, with evaluations of two variants."""
     monkeypatch.setattr(results, "ROOT", tmp_path)
-    monkeypatch.setattr(results.lineage, "head", lambda root: "1" * 40)
     part(artifacts)
     words = [f"paths.artifacts={artifacts}", "compare=[amr,concat]"]
     return Stage("results", load_config(ROOT / "params.yaml", words))
@@ -139,7 +146,7 @@ def stage(artifacts, tmp_path, monkeypatch):
 def test_the_command_writes_a_file_a_row_and_prints_their_table(stage, tmp_path, capsys):
     results.main(stage)
     claims = read_claims(tmp_path / "results" / "sample")
-    assert list(claims) == ["amr", "concat"] and claims["amr"]["commit"] == "1" * 40
+    assert list(claims) == ["amr", "concat"] and claims["amr"]["commits"] == ["1" * 40]
     assert claims["concat"]["command"] == "make results RECIPE=sample"
     assert claims_table(claims) in capsys.readouterr().out
     more = replace(stage, config=apply_overrides(stage.config, {"compare": ["amr", "mmtm"]}))
