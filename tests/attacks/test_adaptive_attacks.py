@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from components.attacks import ADAPTIVE, Budget, Counter, ThreatModel, applicable, transfer
-from components.attacks.adaptive import _weakest, attention, cross, heads, weakest_head
+from components.attacks.adaptive import _attention, _weakest, attention, cross, heads, weakest_head
 from components.attacks.pgd import pgd
 from components.batch import ModelOutput
 
@@ -129,3 +129,12 @@ def test_transfer_asks_the_source_alone(model, clips, make_model):
     direct = pgd(twin.model, clips, TIGHT, seed=0, steps=4)
     assert torch.equal(found.rgb, direct.rgb)
     assert target.passes("clip0") == 8, "the attacked model's bill shows what the attack cost"
+
+
+def test_weights_of_several_stages_count_by_their_mean(model, clips):
+    """A fusion after two stages is not attacked twice as hard as one after a single stage."""
+    once = out(model, clips)
+    (weights,) = once.weights.values()
+    twice = once._replace(weights={"early": weights, "late": weights})
+    alone, both = (_attention(o, clips.label, column=0, weight=1.0) for o in (once, twice))
+    assert torch.allclose(alone, both)

@@ -7,7 +7,7 @@ from torch import nn
 from components.attacks import Budget, Counter, SingleStream, ThreatModel
 from components.attacks.hard_label import hard_label
 from components.attacks.pgd import pgd
-from components.attacks.square import _cuboid, _limbs, square
+from components.attacks.square import _RECORD, _cuboid, _hopeless, _limbs, square
 from components.batch import Batch
 from components.seeds import clip_seeds
 
@@ -116,3 +116,10 @@ def test_hard_label_walks_along_the_boundary_where_noise_fails():
 def test_a_query_is_the_least(model, clips):
     with pytest.raises(ValueError, match="at least 1"):
         square(model, clips, WIDE, seed=0, queries=0)
+
+
+def test_a_clip_is_given_up_by_the_later_half_of_its_record():
+    """Margins after every 50 queries, of 250: the pace since the middle one goes on to the end."""
+    record = [torch.tensor([a, b, -9.0]) for a, b in ((-9.0, -9.0), (-2.5, -2.5), (-1.5, -2.3))]
+    assert _hopeless(record, 5 * _RECORD).tolist() == [False, True, False]
+    assert not _hopeless(record[:1], 5 * _RECORD).any()

@@ -209,6 +209,21 @@ def test_motion_bounds_leave_room_for_an_attack():
     assert (kept > 1.5 * shrunk).all()
 
 
+def test_three_frames_have_an_acceleration():
+    batch = clips(size=2, frames=3)
+    batch = batch._replace(present=torch.ones(2, 3, 2, dtype=torch.bool))
+    threat = ThreatModel(skeleton=SKELETON, acceleration=0.02)
+    free = projected(ThreatModel(skeleton=SKELETON), batch, 1, 1.0)
+    held = projected(threat, batch, 1, 1.0)
+    before, after = (
+        acceleration_change(batch.skeleton, x.skeleton, batch.present) for x in (free, held)
+    )
+    assert (before > 0.02).all() and (after <= 0.02).all()
+    kept, moved = ((x.skeleton - batch.skeleton).flatten(1).norm(dim=1) for x in (held, free))
+    # Smoothing keeps more than shrinking everything to the bound.
+    assert (kept > 1.5 * moved * 0.02 / before).all()
+
+
 def test_bones_form_one_tree_over_all_joints():
     reached = {0}
     for _ in BONES:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.evaluation.metrics import (
+    Z95,
     accuracy,
     confusion,
     mcnemar,
@@ -76,3 +77,7 @@ def test_mcnemar_matches_the_binomial():
 def test_confusion():
     labels, predictions = [0, 0, 1, 2], [0, 1, 1, 0]
     assert confusion(labels, predictions, 3) == [[1, 1, 0], [0, 1, 0], [1, 0, 0]]
+
+
+def test_the_quantile_of_all_intervals_leaves_out_one_in_twenty():
+    assert math.erf(Z95 / math.sqrt(2)) == pytest.approx(0.95, abs=1e-12)

@@ -114,3 +114,14 @@ def test_clips_are_exchanged_for_those_of_other_classes(clips_maker):
         assert all(clips.label[i] != clips.label[j] for i, j in enumerate(source))
         persons = clips.present if own == "rgb" else clips.present[source]
         assert torch.equal(other.present, persons)
+
+
+def test_a_large_class_is_exchanged_for_others_as_well(clips_maker):
+    """Moving on by the size of a smaller class would leave many of it with their own."""
+    clips = clips_maker(12, seed=2)
+    label = torch.tensor([0] * 6 + [1, 1, 1, 1, 2, 2])
+    other = exchanged(clips._replace(label=label), "rgb")
+    source = [
+        next(j for j in range(12) if torch.equal(other.rgb[i], clips.rgb[j])) for i in range(12)
+    ]
+    assert all(label[i] != label[j] for i, j in enumerate(source))

@@ -89,3 +89,9 @@ def test_a_paired_comparison_needs_the_same_clips() -> None:
         CLIPS,
     )
     assert decision.promote and any("unpaired" in reason for reason in decision.reasons)
+
+
+def test_nothing_is_promoted_while_the_size_of_the_test_split_is_unknown() -> None:
+    decision = decide(evaluated(dict.fromkeys(CELLS, 80)), None, RegisterSection(), None)
+    assert not decision.promote
+    assert any("size of the test split is not known" in reason for reason in decision.reasons)

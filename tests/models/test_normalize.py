@@ -97,3 +97,8 @@ def test_empty_places_hold_the_clips_own_person() -> None:
     x, real = SkeletonNormalize()(skeleton, present)
     assert real.tolist() == [[0.0, 1.0]]
     assert torch.equal(x[:, :, 0], x[:, :, 1])
+
+
+def test_statistics_of_the_data_are_settings_and_no_weights() -> None:
+    """In a checkpoint they would hold against the settings that say otherwise."""
+    assert not VideoNormalize(mean=(0.2, 0.4, 0.6), std=(0.1, 0.2, 0.5)).state_dict()

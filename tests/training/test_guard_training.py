@@ -12,7 +12,7 @@ from torch import nn
 from components.checkpoint import load_model
 from components.shards.schema import ShardError
 from components.training.averaging import average_buffers, make_average, update_average
-from components.training.loop import train_epochs
+from components.training.loop import _advance, train_epochs
 from components.training.shard_data import open_data, open_split
 from components.training.state import save_state
 from components.training.sums import gradient_norms, mean_norms
@@ -217,3 +217,18 @@ class _Streams(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.rgb, self.skeleton = nn.Linear(3, 2), nn.Linear(4, 2)
+
+
+def test_an_epoch_that_was_rolled_back_ranks_by_its_score(fresh, section) -> None:
+    """It is no candidate for the last good one, however well it looks."""
+    state = fresh(section())
+    row = {
+        "epoch": 1, "score": 0.75, "rolled_back": True, "val_clips": 24, "val_clean_acc": 0.75,
+        "val_robust_acc_worst": 0.75, "train_robust_acc": 0.9,
+    }  # fmt: skip
+    _advance(state, row, natural=False)
+    assert row["rank"] == 0.75 and state.position.epoch == 1
+    assert state.position.best != 0.75 and state.position.train_best != 0.9
+    again = {**row, "epoch": 2, "rolled_back": False}
+    _advance(state, again, natural=False)
+    assert again["rank"] == 3.0 and state.position.best == 0.75
