@@ -230,7 +230,7 @@ def test_the_suites_are_the_published_ones() -> None:
     assert standard["pgd20"].parameters == {"steps": 20, "early_stop": True}
     assert standard["margin_pgd"].parameters == {"steps": 9, "n_targets": 3, "target_steps": 6}
     assert standard["margin_pgd_t"].parameters == {"target_steps": 22, "n_targets": 9}
-    assert standard["apgd_t"].parameters == {"steps": 50, "n_targets": 2}
+    assert standard["apgd_t"].parameters == {"steps": 16, "n_targets": 9}
     assert standard["square"].parameters == {"queries": 1000, "give_up": True}
     assert {standard[n].parameters["steps"] for n in list(standard)[4:9]} == {25}
     assert standard["transfer"].needs == "twin"
@@ -247,7 +247,7 @@ HASHES = {
     "thin": "865fcf2ca07d",
     "quick": "c3b22c371900",
     "full": "d8b4b02557f5",
-    "standard": "e2f834ec5459",
+    "standard": "9e829924366d",
     "standard-1": "942ca67918f4",
 }
 
