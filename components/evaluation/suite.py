@@ -75,7 +75,7 @@ STANDARD: tuple[Entry, ...] = (
     *THIN,
     Entry("margin_pgd_t", "margin_pgd_t", {"target_steps": 22, "n_targets": 9}),
     *_adaptive(25),
-    # Short and broad: a clip whose way out leads to the seventh class is missed by long ones to two.
+    # Short and broad: some clips fall towards one class alone, and not the likeliest two.
     Entry("apgd_t", "apgd_t", {"steps": 16, "n_targets": 9}),
     Entry("transfer", "transfer", {"steps": 20}, needs="twin"),
     Entry("square", "square", {"queries": 1000, "give_up": True}),
