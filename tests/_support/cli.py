@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from components.sources import get_source
 from components.sources.ingest import look
 
 ROOT = Path(__file__).parents[2]
+
 SETTINGS: dict[str, Any] = {
     "shard.frames": 4,
     "shard.size": 24,
@@ -72,6 +74,11 @@ def write_clips(folder: Path) -> Path:
     style = Style(seed=0, width=96, height=64, frames=(24, 30), skeleton_noise=0.01, subjects=4)
     write_sample(folder, style, 4, workers=1)
     return folder
+
+
+def heeds_ctrl_c() -> None:
+    """As in a terminal: what a shell starts in the background ignores SIGINT, and so would this."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass(frozen=True)

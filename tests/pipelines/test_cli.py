@@ -22,7 +22,7 @@ from components.config.base import settings_of
 from pipelines import cli
 from pipelines._commands import COMMANDS, Command
 from pipelines._completion import candidates
-from tests._support.cli import ROOT, amr, in_terminal
+from tests._support.cli import ROOT, amr, heeds_ctrl_c, in_terminal
 
 HEAVY = ("torch", "ray", "mlflow", "numpy", "pyarrow")
 # Modules that are no command: how commands start, and what a cluster runs.
@@ -217,7 +217,7 @@ def test_ctrl_c_ends_in_one_line(silent: str) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "pipelines", "doctor"],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=os.environ | {"MLFLOW_TRACKING_URI": silent},
+        env=os.environ | {"MLFLOW_TRACKING_URI": silent}, preexec_fn=heeds_ctrl_c,
     )  # fmt: skip
     assert _Silent.asked.wait(120)
     process.send_signal(signal.SIGINT)

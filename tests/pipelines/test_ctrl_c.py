@@ -13,7 +13,7 @@ import pytest
 
 from pipelines import index
 from pipelines._stage import GOES_ON, run_stage
-from tests._support.cli import ROOT, Project, finished_project
+from tests._support.cli import ROOT, Project, finished_project, heeds_ctrl_c
 
 PATIENCE = 240.0  # until a stage is at work
 
@@ -26,11 +26,6 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return made
 
 
-def _heeds_ctrl_c() -> None:
-    """As in a terminal: what a shell starts in the background ignores SIGINT, and so would this."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
 class Stopped:
     """A stage in a process group of its own, as a shell starts it, that was stopped at work."""
 
@@ -40,7 +35,7 @@ class Stopped:
             process = subprocess.Popen(
                 [sys.executable, "-m", *words],
                 cwd=ROOT, stdout=out, stderr=out, env=environment, start_new_session=True,
-                preexec_fn=_heeds_ctrl_c,
+                preexec_fn=heeds_ctrl_c,
             )  # fmt: skip
         try:
             end = time.monotonic() + PATIENCE
