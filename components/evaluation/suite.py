@@ -80,7 +80,7 @@ STANDARD: tuple[Entry, ...] = (
     Entry("transfer", "transfer", {"steps": 20}, needs="twin"),
     Entry("square", "square", {"queries": 1000, "give_up": True}),
 )
-# `standard` as it was before `margin_pgd`, at four times the price: to compare with old tables.
+# `standard` as it was before `margin_pgd`, at three times the price: to compare with old tables.
 STANDARD_1: tuple[Entry, ...] = (
     FGSM,
     PGD20,

@@ -155,7 +155,7 @@ def _commits(named: Mapping[str, Mapping[str, Any]]) -> list[str]:
     if unknown:
         raise UserError(
             f"{', '.join(unknown)}: evaluated by code of no known commit, and a claim names it; "
-            "work in a git checkout and run `dvc repro -f evaluate` there"
+            "run `python -m pipelines.evaluate` in a git checkout"
         )
     return sorted({body["commit"] for body in named.values()})
 
