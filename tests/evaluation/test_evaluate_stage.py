@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from components.checkpoint import load_model, save_checkpoint
 from components.evaluation import read_gallery, replay
 from components.evaluation.piece import read_piece, write_atomically
 from components.models import build_model
+from mlflow_tracking import lineage
 from pipelines._stage import ROOT, run_stage
 from pipelines.evaluate import main
 
@@ -179,6 +181,8 @@ def test_export_replays_the_worst_case(artifacts, tmp_path):
     assert not (out / "partial" / "evaluation" / "amr-s0").exists()  # as large as the clips
     model, _ = load_model(artifacts / "train" / "amr-s0" / "best")
     summary = json.loads((out / "evaluation" / "amr-s0.json").read_text())
+    assert summary["commit"] == lineage.code()[0]  # what a row of results/ names
+    assert re.fullmatch("[0-9a-f]{40}", summary["commit"])
     assert replay(model, out / "evaluation" / "amr-s0_adversarial.arrow") == summary["worst"]
     gallery = read_gallery(out / "evaluation" / "amr-s0_gallery.arrow")
     clean = [row for row in gallery.rows.to_pylist() if row["cell"] == "clean"]
