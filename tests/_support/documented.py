@@ -105,4 +105,4 @@ def to_run() -> list[Command]:
         if not command.needs and not command.text.startswith((*SHELL, *ELSEWHERE))
     ]
     wanted.sort(key=lambda c: (c.page != "docs/start.md", not c.text.startswith("amr export")))
-    return list({command.text: command for command in wanted}.values())
+    return list({command.text.removeprefix(".venv/bin/"): command for command in wanted}.values())
