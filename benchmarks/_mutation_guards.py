@@ -11,6 +11,9 @@ LEFT_OUT = (
 ATTACKS = tuple(
     f"tests/attacks/test_{name}.py"
     for name in (
+        "guard_region",
+        "guard_steps",
+        "guard_searches",
         "threat",
         "guard_attacks",
         "pgd",
@@ -22,6 +25,8 @@ ATTACKS = tuple(
     )  # fmt: skip
 )
 SPECIAL = (
+    "tests/attacks/test_guard_steps.py",
+    "tests/attacks/test_guard_searches.py",
     "tests/attacks/test_guard_pinned_attacks.py",
     "tests/attacks/test_special_attacks.py",
     "tests/attacks/test_attack_table.py",
@@ -31,6 +36,7 @@ SPECIAL = (
 TRAINING = tuple(
     f"tests/training/test_{name}.py"
     for name in (
+        "guard_pieces",
         "guard_training",
         "guard_settings",
         "guard_pinned_training",
@@ -47,12 +53,14 @@ MODELS = tuple(
         "amr",
         "heads",
         "normalize",
+        "guard_awake",
         "guard_models",
         "guard_pinned_models",
         "two_stream",
     )
 )
 BACKBONES = (
+    "tests/models/test_guard_awake.py",
     "tests/models/test_guard_pinned_models.py",
     "tests/models/test_skeleton_nets.py",
     "tests/models/test_video_nets.py",
@@ -80,7 +88,14 @@ SEARCH = tuple(
 )
 GUARDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "components/attacks/folding.py": ("attacks", FOLDED[::-1]),
-    "components/attacks/plausible.py": ("attacks", (ATTACKS[0], SPECIAL[0])),
+    "components/attacks/plausible.py": (
+        "attacks",
+        (
+            "tests/attacks/test_guard_motion.py",
+            "tests/attacks/test_threat.py",
+            "tests/attacks/test_guard_pinned_attacks.py",
+        ),
+    ),
     **{
         f"components/attacks/{name}.py": ("attacks", SPECIAL)
         for name in ("cw", "eot", "flicker", "hard_label", "mifgsm", "smart", "sparse", "universal")
@@ -89,7 +104,10 @@ GUARDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "components/models/backbones/*.py": ("models", BACKBONES),
     "components/models/*.py": ("models", MODELS),
     "components/training/parallel.py": ("training", ("tests/training/test_parallel.py",)),
-    "components/training/memory.py": ("training", ("tests/training/test_parallel.py",)),
+    "components/training/memory.py": (
+        "training",
+        ("tests/training/test_guard_pieces.py", "tests/training/test_parallel.py"),
+    ),
     "components/training/*.py": ("training", TRAINING),
     "components/evaluation/*checks.py": (
         "evaluation",
