@@ -12,6 +12,7 @@ ATTACKS = tuple(
     f"tests/attacks/test_{name}.py"
     for name in (
         "guard_region",
+        "guard_parts",
         "guard_steps",
         "guard_searches",
         "threat",
@@ -25,6 +26,7 @@ ATTACKS = tuple(
     )  # fmt: skip
 )
 SPECIAL = (
+    "tests/attacks/test_guard_parts.py",
     "tests/attacks/test_guard_steps.py",
     "tests/attacks/test_guard_searches.py",
     "tests/attacks/test_guard_pinned_attacks.py",
@@ -37,6 +39,7 @@ TRAINING = tuple(
     f"tests/training/test_{name}.py"
     for name in (
         "guard_pieces",
+        "guard_examples",
         "guard_training",
         "guard_settings",
         "guard_pinned_training",
@@ -81,7 +84,11 @@ TABLES = (
     "tests/evaluation/test_fixed.py",
     "tests/evaluation/test_gallery.py",
 )
-FOLDED = ("tests/evaluation/test_faster.py", "tests/attacks/test_folding.py")
+FOLDED = (
+    "tests/evaluation/test_faster.py",
+    "tests/attacks/test_folding.py",
+    "tests/attacks/test_guard_parts.py",
+)
 SEARCH = tuple(
     f"tests/search/test_{name}.py"
     for name in ("space", "objective", "study", "search_output", "guard_search")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from components.batch import ModelOutput
 from components.models import build_model, two_stream
-from components.models.backbones import SKELETON_BACKBONES, VIDEO_BACKBONES
+from components.models.backbones import SKELETON_BACKBONES, VIDEO_BACKBONES, load_backbone
 from components.models.backbones.stgcn import STGCN
 from components.models.fusions.exfmem import FeatureMemory
 from components.models.fusions.fusion import resolve_joins
@@ -185,3 +185,17 @@ def test_two_classes_are_enough_and_a_plain_head_has_no_penalty(inputs) -> None:
 
 def test_the_body_s_graph_is_no_weight_of_a_checkpoint() -> None:
     assert not any(name.endswith("adjacency") for name in STGCN(width=0.125).state_dict())
+
+
+def test_published_weights_that_do_not_fit_are_named_three_of_a_kind() -> None:
+    net = nn.Sequential(*(nn.Linear(2, 2, bias=False) for _ in range(5)))
+    state = {name: value.clone() + 1 for name, value in net.state_dict().items()}
+    for missing, told in ((3, r"missing: \S+, \S+, 2\.weight\)"), (5, r"2\.weight and 2 more\)")):
+        rest = dict(list(state.items())[missing:])
+        with pytest.raises(ValueError, match=told):
+            load_backbone(net, rest)
+    with pytest.raises(ValueError, match=r"unexpected: a, b; wrong shape: 0\.weight \(3, 2\)"):
+        load_backbone(net, {**state, "a": state["0.weight"], "b": state["0.weight"],
+                            "0.weight": torch.ones(3, 2)})  # fmt: skip
+    load_backbone(net, {**state, "fc.weight": torch.ones(9)})
+    assert torch.equal(net[0].weight, state["0.weight"])

@@ -259,3 +259,14 @@ def test_validation_adds_up_clips_over_batches(fresh, section, data, threat) -> 
     alone = validate(state.model, [whole], threat.cell("rgb"), steps=1, seed=0)
     assert alone["val_robust_acc_worst"] == alone["val_robust_acc_rgb"]
     assert "val_robust_acc_both" not in alone
+
+
+def test_validation_goes_by_64_clips_in_the_order_of_the_shards(monkeypatch) -> None:
+    """What a stream relies on is measured among the clips of one batch, and compared over runs."""
+    asked = []
+    monkeypatch.setattr(
+        "components.training.shard_data.BatchLoader",
+        lambda clips, batches, **rest: asked.extend(map(list, batches)) or [],
+    )
+    list(ShardData([], [0] * 130, [], 16, 0, 0, 1, "cpu").validation())
+    assert asked == [list(range(64)), list(range(64, 128)), [128, 129]]
