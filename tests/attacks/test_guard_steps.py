@@ -17,6 +17,7 @@ EPS = {"rgb": 0.05, "skeleton": 0.08}
 NAMES = tuple(EPS)
 LINF = ThreatModel(*(Budget("Linf", e, -99, 99) for e in EPS.values()))
 L2 = ThreatModel(*(Budget("L2", 20 * e, -99, 99) for e in EPS.values()))
+THREATS = {"Linf": LINF, "L2": L2}
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +52,8 @@ class Hills:
         return self.logits({"rgb": rgb, "skeleton": skeleton})
 
     def height(self, x: dict[str, Tensor], k: int) -> Tensor:
-        way = self.ways[k]
-        return sum((way[m] * (way[m] + x[m] / EPS[m]).sin()).sum((1, 2, 3, 4)) / 20 for m in NAMES)
+        w = self.ways[k]
+        return sum((w[m] * (w[m] + x[m] / EPS[m]).sin()).sum((1, 2, 3, 4)) / 20 for m in NAMES)
 
     def logits(self, x: dict[str, Tensor]) -> Tensor:
         return torch.stack([self.height(x, k) for k in range(4)], 1) + self.lead
@@ -115,8 +116,7 @@ def margin_of(model: Hills, x: dict[str, Tensor]) -> Tensor:
 @pytest.mark.parametrize("decay", [1.0, 0.3])
 def test_mifgsm_follows_algorithm_1(norm, decay, clips) -> None:
     model = Hills(clips)
-    threat = LINF if norm == "Linf" else L2
-    found = mifgsm(model, clips, threat, seed=0, steps=6, decay=decay, loss="margin")
+    found = mifgsm(model, clips, THREATS[norm], seed=0, steps=6, decay=decay, loss="margin")
     x, momentum = clean_of(clips), dict.fromkeys(NAMES, 0.0)
     for asked in [*model.asked, found._asdict()]:
         same(asked, x)
@@ -131,8 +131,7 @@ def test_mifgsm_follows_algorithm_1(norm, decay, clips) -> None:
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
 def test_flicker_climbs_over_one_offset_a_frame(norm, clips) -> None:
     model = Hills(clips)
-    threat = LINF if norm == "Linf" else L2
-    found = flicker(model, clips, threat, seed=0, steps=5)
+    found = flicker(model, clips, THREATS[norm], seed=0, steps=5)
     axes = {"rgb": (3, 4), "skeleton": (3,)}
     offset = {m: torch.zeros_like(x.sum(axes[m], keepdim=True)) for m, x in clean_of(clips).items()}
     x = clean_of(clips)
@@ -166,8 +165,7 @@ def perceptual(clips: Batch, skeleton: Tensor, unit: float) -> Tensor:
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
 def test_smart_is_adam_on_margin_less_cost(norm, clips) -> None:
     model = Hills(clips)
-    threat = LINF if norm == "Linf" else L2
-    found = smart(model, clips, threat, seed=0, steps=8)
+    found = smart(model, clips, THREATS[norm], seed=0, steps=8)
     unit = dict(EPS)
     if norm == "L2":  # what is left of the budget for one coordinate
         unit = {m: 20 * EPS[m] / getattr(clips, m)[0].numel() ** 0.5 for m in NAMES}
@@ -209,8 +207,7 @@ def test_of_the_iterates_that_fool_smart_keeps_the_one_of_least_cost(clips) -> N
 def test_a_universal_perturbation_climbs_what_still_stands_batch_by_batch(norm, clips) -> None:
     model = Hills(clips, lead=1.0)
     batches = [clips.select(torch.tensor([0, 1])), clips.select(torch.tensor([2]))]
-    threat = LINF if norm == "Linf" else L2
-    found = fit_universal(model, batches, threat, epochs=8, rel_alpha=0.3)
+    found = fit_universal(model, batches, THREATS[norm], epochs=8, rel_alpha=0.3)
     delta = {m: torch.zeros_like(getattr(clips, m)[:1]) for m in NAMES}
     for _ in range(8):
         for batch in batches:
@@ -233,8 +230,7 @@ def soft_margin(model: Hills, x: dict[str, Tensor], sharpness: Tensor) -> Tensor
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
 def test_margin_pgd_sharpens_slows_down_and_then_goes_for_each_class(norm, clips) -> None:
     model = Hills(clips)
-    threat = LINF if norm == "Linf" else L2
-    found = margin_pgd(model, clips, threat, seed=0, steps=5, n_targets=2, target_steps=4)
+    found = margin_pgd(model, clips, THREATS[norm], seed=0, steps=5, n_targets=2, target_steps=4)
     same(model.asked[0], clean_of(clips))
     wrong = model.logits(clean_of(clips))[:, 1:]
     spread = wrong.std(1, correction=0)

@@ -41,13 +41,14 @@ def wake(net: nn.Module) -> nn.Module:
 
 def hold_each(pinned, name: str, told: dict[str, float]) -> None:
     """Each figure by its own size, so as a logarithm; whole numbers exactly."""
-    figures = {}
+    whole, figures = {}, {}
     for key, value in told.items():
         if isinstance(value, int):
-            figures |= {f"{key}, thousands": value // 1000, key: value % 1000}
+            whole |= {f"{key}, thousands": value // 1000, key: value % 1000}
         else:
             figures[f"{key} {'-' if value < 0 else '+'}"] = math.log10(abs(value) + 1e-9)
-    pinned(name, figures, rel=2e-4)
+    pinned(name, figures, rel=1e-3)
+    pinned(f"{name}, sizes", whole, rel=1e-6)
 
 
 def clip(channels: int) -> tuple[Tensor, Tensor]:
