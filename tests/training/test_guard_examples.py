@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from components.attacks import frozen
+from components.attacks.pgd import start_seeds
 from components.training.methods import METHODS, InnerProblem
 from tests._support.train import train_settings
 
@@ -51,6 +52,12 @@ def follow(model, points, clips, loss, share: float, reach: float) -> None:
             assert float(same.float().mean()) > 0.985, m
 
 
+def same_start(point, threat, clips) -> None:
+    """Where runs of every version start an epoch's attack; a resumed one must as well."""
+    start = threat.random_start(clips, start_seeds(threat.region(clips), 3, "train"))
+    assert torch.equal(point["rgb"], start[0]) and torch.equal(point["skeleton"], start[1])
+
+
 CASES = [
     ("pgd_at", 0, {"steps": 4}, 2.5 / 4, 4),
     ("pgd_at", 1, {"steps": 2}, 2.5 / 4, 4),
@@ -71,6 +78,7 @@ def test_methods_climb_by_their_own_steps(
 ) -> None:
     model, points = asked(fresh, section, clips, threat, method, rollbacks, **changes)
     assert len(points) == steps + 1
+    same_start(points[0], threat, clips)
     start = (points[0]["skeleton"] - clips.skeleton)[..., 0] / EPS["skeleton"]
     assert 0.9 < float(start.abs().max()) < 1.001 and abs(float(start.mean())) < 0.05
     follow(model, points, clips, entropy(clips), share, 1.0)
@@ -81,6 +89,7 @@ def test_nfgsm_steps_from_noise_twice_as_wide(
     changes, share, fresh, section, clips, threat
 ) -> None:
     model, points = asked(fresh, section, clips, threat, "nfgsm", **changes)
+    same_start(points[0], threat.scaled(2, 2), clips)
     assert len(points) == 2
     start = (points[0]["skeleton"] - clips.skeleton)[..., 0] / EPS["skeleton"]
     assert 1.9 < float(start.abs().max()) < 2.001
@@ -92,6 +101,7 @@ def test_trades_climbs_the_divergence_from_the_clean_prediction(
     fresh, section, clips, threat
 ) -> None:
     model, points = asked(fresh, section, clips, threat, "trades", steps=3)
+    same_start(points[1], threat, clips)
     assert torch.equal(points[0]["rgb"], clips.rgb) and len(points) == 5
     with frozen(model) as net, torch.no_grad():
         p = net(*clips[:3]).logits.softmax(1)
@@ -107,6 +117,7 @@ def test_free_starts_at_random_and_moves_along_the_gradient_left_in_the_inputs(
     changes, share, fresh, section, clips, threat
 ) -> None:
     model, (first,) = asked(fresh, section, clips, threat, "free", **changes)
+    same_start(first, threat, clips)
     start = (first["skeleton"] - clips.skeleton)[..., 0] / EPS["skeleton"]
     assert 0.9 < float(start.abs().max()) < 1.001
     train = train_settings(method="free", **changes)
