@@ -13,6 +13,7 @@ ATTACKS = tuple(
     for name in (
         "guard_region",
         "guard_parts",
+        "guard_named_attacks",
         "guard_steps",
         "guard_searches",
         "threat",
@@ -27,6 +28,7 @@ ATTACKS = tuple(
 )
 SPECIAL = (
     "tests/attacks/test_guard_parts.py",
+    "tests/attacks/test_guard_named_attacks.py",
     "tests/attacks/test_guard_steps.py",
     "tests/attacks/test_guard_searches.py",
     "tests/attacks/test_guard_pinned_attacks.py",

@@ -200,3 +200,7 @@ def test_published_weights_that_do_not_fit_are_named_three_of_a_kind() -> None:
                             "0.weight": torch.ones(3, 2)})  # fmt: skip
     load_backbone(net, {**state, "fc.weight": torch.ones(9)})
     assert torch.equal(net[0].weight, state["0.weight"])
+    norm = nn.Sequential(nn.BatchNorm1d(2))
+    old = {k: v + 1 for k, v in norm.state_dict().items() if v.is_floating_point()}
+    load_backbone(norm, old)  # from before BatchNorm counted its batches
+    assert norm[0].running_mean.tolist() == [1.0, 1.0]
