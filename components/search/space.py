@@ -194,7 +194,8 @@ def _holds(form: BaseDistribution, value: Any) -> bool:
         return any(value == choice for choice in form.choices)
     if isinstance(form, FloatDistribution | IntDistribution):
         inside = form.low <= value <= form.high
-        on_step = not form.step or abs((value - form.low) / form.step % 1.0) < 1e-9
+        steps = (value - form.low) / form.step if form.step else 0.0
+        on_step = abs(steps - round(steps)) < 1e-9
         return bool(inside and (on_step or isinstance(form, IntDistribution)))
     return False
 
