@@ -93,7 +93,15 @@ FOLDED = (
 )
 SEARCH = tuple(
     f"tests/search/test_{name}.py"
-    for name in ("space", "objective", "study", "search_output", "guard_search")
+    for name in (
+        "space",
+        "objective",
+        "guard_space",
+        "guard_scores",
+        "study",
+        "search_output",
+        "guard_search",
+    )
 )
 GUARDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "components/attacks/folding.py": ("attacks", FOLDED[::-1]),
@@ -130,6 +138,7 @@ GUARDS: dict[str, tuple[str, tuple[str, ...]]] = {
         (
             "tests/datasets/test_dataset_order.py",
             "tests/datasets/test_guard_datasets.py",
+            "tests/datasets/test_guard_loading.py",
             "tests/datasets/test_dataset_batches.py",
         ),
     ),
