@@ -74,6 +74,8 @@ BACKBONES = (
 TABLES = (
     "tests/evaluation/test_verdicts.py",
     "tests/evaluation/test_metrics.py",
+    "tests/evaluation/test_guard_parts.py",
+    "tests/evaluation/test_guard_files.py",
     "tests/evaluation/test_guard_tables.py",
     "tests/evaluation/test_guard_evaluation.py",
     "tests/evaluation/test_guard_checks.py",
@@ -128,10 +130,18 @@ GUARDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "components/training/*.py": ("training", TRAINING),
     "components/evaluation/*checks.py": (
         "evaluation",
-        ("tests/evaluation/test_guard_checks.py", "tests/evaluation/test_checks.py"),
+        (
+            "tests/evaluation/test_guard_records.py",
+            "tests/evaluation/test_guard_flags.py",
+            "tests/evaluation/test_guard_checks.py",
+            "tests/evaluation/test_checks.py",
+        ),
     ),
     "components/evaluation/bootstrap.py": ("evaluation", ("tests/evaluation/test_over_seeds.py",)),
-    "components/evaluation/faster.py": ("evaluation", FOLDED),
+    "components/evaluation/faster.py": (
+        "evaluation",
+        ("tests/evaluation/test_guard_files.py", *FOLDED),
+    ),
     "components/evaluation/*.py": ("evaluation", TABLES),
     "components/datasets/*.py": (
         "datasets",
