@@ -1,11 +1,13 @@
 """What an evaluation keeps for others: galleries, adversarial sets, the names of its suites."""
 
+import io
 import json
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from components.attacks import frozen
@@ -14,7 +16,13 @@ from components.evaluation.adversarial_set import export_adversarial, read_adver
 from components.evaluation.cascade import run_cascade
 from components.evaluation.faster import foldable
 from components.evaluation.gallery import gallery_of, read_gallery, to_file_table
-from components.evaluation.sprites import evenly, thin_joints, thin_video, whole_steps
+from components.evaluation.sprites import (
+    change_sprite,
+    evenly,
+    thin_joints,
+    thin_video,
+    whole_steps,
+)
 from components.evaluation.suite import (
     PGD20,
     SUITES,
@@ -43,9 +51,11 @@ def test_folding_is_compared_on_sixteen_clips_and_may_differ_by_rounding() -> No
                 self.first[0].weight.copy_(2 * torch.eye(3).reshape(3, 3, 1, 1, 1))
                 self.first[1].running_mean.fill_(gap)
             self.seen: list[int] = []
+            self.folded = False
 
         def forward(self, rgb, skeleton, present):
             self.seen.append(len(rgb))
+            self.folded |= rgb.requires_grad and "forward" in self.first[1].__dict__
             conv, norm = self.first
             return conv(norm(rgb)).mean((2, 3, 4))
 
@@ -55,7 +65,9 @@ def test_folding_is_compared_on_sixteen_clips_and_may_differ_by_rounding() -> No
         with frozen(model):
             assert foldable(model, many) is same, gap
             assert foldable(model, many.select(torch.arange(3))) is same
-        assert model.seen == [16, 16, 3, 3]
+        assert model.seen == [16, 16, 3, 3] and not model.folded
+        gallery_of(model, many, [Entry("fgsm", "fgsm")], THREAT, seed=0, pictures=False)
+        assert model.folded is same
 
 
 def test_clips_are_thinned_to_these_sizes() -> None:
@@ -80,6 +92,18 @@ def test_clips_are_thinned_to_these_sizes() -> None:
         assert step == pytest.approx(0.5 / most)
         assert whole_steps(torch.zeros(2), kind) == (bytes(2 * np.dtype(kind).itemsize), 1.0)
         assert whole_steps(torch.zeros(0), kind) == (b"", 1.0)
+
+
+@pytest.mark.parametrize(("largest", "step"), [(0.3, 1 / 255), (0.9, 0.9 / 127)])
+def test_a_change_is_kept_in_whole_steps_of_a_screen(largest: float, step: float) -> None:
+    """Of 1/255, unless the change is too large for 127 of them; grey is no change."""
+    change = largest * torch.linspace(-1, 1, 3 * 2 * 4 * 4).reshape(3, 2, 4, 4)
+    data, found = change_sprite(change)
+    assert found == pytest.approx(step)
+    strip = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), dtype=float)
+    assert strip.shape == (4, 8, 3)
+    colours = np.stack(np.split(strip, 2, axis=1)).transpose(3, 0, 1, 2)
+    np.testing.assert_allclose((colours - 128) * step, change, atol=step / 2 + 1e-6)
 
 
 def test_a_gallery_tells_of_each_clip_what_the_model_said(tmp_path) -> None:

@@ -7,8 +7,8 @@ from torch import nn
 
 from components.attacks import ATTACKS
 from components.errors import UserError
-from components.evaluation.cascade import clips_per_pass_on, run_cascade
-from components.evaluation.comparable import differences_in_terms
+from components.evaluation.cascade import Worst, clips_per_pass_on, run_cascade
+from components.evaluation.comparable import clips_fingerprint, differences_in_terms
 from components.evaluation.cost import count_passes
 from components.evaluation.curves import check_factors
 from components.evaluation.evaluate import (
@@ -23,6 +23,7 @@ from components.evaluation.gallery import CANDIDATES
 from components.evaluation.metrics import accuracy_of, paired_difference
 from components.evaluation.robust_counts import from_counts, robust_accuracy
 from components.evaluation.scores import device_of, score
+from components.evaluation.subset import rank
 from components.evaluation.suite import Entry
 from tests.evaluation._linear import THREAT, Linear, clips
 
@@ -179,6 +180,23 @@ def test_the_interval_of_a_paired_difference_is_the_bootstrap_s() -> None:
             paired_difference(left, right)
 
 
+def test_the_first_of_equally_bad_inputs_is_kept() -> None:
+    some = clips([0.1] * 4, [0.1] * 4)
+    worst = Worst(some.rgb.clone(), some.skeleton.clone(), torch.tensor([0.5, 0.5, 0.5, 0.5]))
+    margin = torch.tensor([0.5, 0.4, torch.nan])
+    worst.offer(torch.tensor([0, 2, 3]), some.rgb[:3] + 1, some.skeleton[:3] + 1, margin)
+    assert worst.margin[:3].tolist() == pytest.approx([0.5, 0.5, 0.4]) and worst.margin[3].isnan()
+    changed = [i for i in range(4) if not torch.equal(worst.rgb[i], some.rgb[i])]
+    assert changed == [2, 3]
+    assert [i for i in range(4) if not torch.equal(worst.skeleton[i], some.skeleton[i])] == changed
+
+
+def test_names_and_orders_that_stay_what_they_are() -> None:
+    """They stand in files that are compared with later ones."""
+    assert rank("S001C001P001R001A001").hex() == "c3f654bbac5f8dc5"
+    assert clips_fingerprint(["b", "a"]) == "7e18f737311b2dc3"
+
+
 def test_terms_of_curves_and_terms_that_nobody_states() -> None:
     one = {"eps": {"rgb": 1}, "norm": {"rgb": "Linf"}, "attack": {"name": "pgd"}, "clips": 5}
     for key in ("eps", "norm", "attack"):
@@ -246,4 +264,5 @@ def test_sizes_and_weights_of_the_summary_are_means_of_the_records(monkeypatch) 
     for label, row in enumerate(found.summary["per_class"]):
         right = [r["correct"] for r in chosen(cell="clean", label=label)]
         assert row["clean_acc"] == accuracy_of(sum(right), len(right))
-    assert evaluate_model(Linear(), some, THREAT, (), checks=False).summary["model"] == "model"
+    plain = evaluate_model(Linear(), some, THREAT, (), checks=False)
+    assert (plain.summary["model"], plain.summary["seed"], plain.results) == ("model", 0, [])

@@ -57,6 +57,12 @@ def test_weights_that_choose_are_worth_what_they_save() -> None:
     assert told["weight"]["clean"][1] > 0.4
 
 
+@pytest.mark.parametrize("n", [2, 3])
+def test_two_clips_are_enough_to_exchange_weights(n: int) -> None:
+    told = intervene(Chooser(20.0), [_clips(n)], THREAT, [])
+    assert told["shuffled"]["clean"]["value"] == (1.0 if n == 2 else pytest.approx(2 / 3))
+
+
 def test_constant_weights_are_worth_nothing() -> None:
     told = intervene(Chooser(0.0), [_clips()], THREAT, "thin")
     for kind in ("frozen", "shuffled", "swapped"):
