@@ -219,6 +219,20 @@ def test_the_checks_attack_with_these_parameters_and_budgets(norm: str, monkeypa
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("eps", "status"), [((0.0, 0.0), "pass"), ((0.0, 0.1), "fail"), ((0.1, 0.0), "fail")]
+)
+def test_budgets_of_nothing_need_not_lower_the_accuracy(eps, status: str, monkeypatch) -> None:
+    still(monkeypatch)
+    threat = ThreatModel(rgb=Budget("Linf", eps[0]), skeleton=Budget("Linf", eps[1]))
+
+    def answer(number, rgb, skeleton):
+        lead = 1 + rgb.mean((1, 2, 3, 4)) + skeleton.mean((1, 2, 3, 4))
+        return torch.stack([lead, -lead], 1)
+
+    assert flags_of(answer, threat)["grows_with_eps"]["status"] == status
+
+
 def test_a_flag_holds_figures_that_json_can_hold() -> None:
     assert flag("a_check", "warn", "why", one=math.nan, two=-math.inf, three=0.5) == {
         "check": "a_check", "status": "warn", "message": "why",

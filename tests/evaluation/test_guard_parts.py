@@ -136,7 +136,10 @@ def test_accuracy_under_one_attack_is_asked_for_in_full(monkeypatch) -> None:
     monkeypatch.setitem(ATTACKS, "margin_pgd", noted)
     some = clips([0.3, 0.02, -0.4], [0.0, 0.0, 0.0])
     words = {"attack": "noted", "cells": ("rgb",), "seed": 7, "strength": 5}
-    found = robust_accuracy(Linear(), [some, some], THREAT, **words)
+    model, sizes = Linear(), set()
+    model.register_forward_pre_hook(lambda _, inputs: sizes.add(len(inputs[0])))
+    found = robust_accuracy(model, [some, some], THREAT, **words)
+    assert sizes == {1, 2, 3}  # one to ask for the logits, and no clips that fill up a pass
     assert asked == [(2, 7, {"strength": 5}, ("rgb",))] * 2
     wanted = {"clips": 6, "clean_acc": accuracy_of(4, 6), "robust_acc": {"rgb": accuracy_of(2, 6)}}
     assert found == wanted == from_counts({"clips": 6, "clean": 4, "rgb": 2})

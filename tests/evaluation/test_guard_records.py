@@ -137,3 +137,6 @@ def test_a_suite_without_a_pair_to_compare_raises_nothing() -> None:
         fell = {("clean", "clean"): {"correct": first(20)}, ("rgb", "x"): {"correct": first(12)}}
         found = check_records(records(fell, [0] * 20), [Entry("x", name)], ("rgb",))[1]
         assert (found["status"], found["figures"]["rgb"]) == ("fail", 0.4)
+    fgsm = Entry("fgsm", "fgsm")
+    for found in check_records(table, [fgsm, PGD20, Entry("square", "square")], ()):
+        assert (found["status"], found["figures"]) == ("pass", {"clips": 18})

@@ -1,11 +1,15 @@
 """Figures of the streams' health, from the sums that workers add up."""
 
+import numpy as np
 import pytest
 import torch
 
-from components.attacks import CELLS, Budget, ThreatModel
+from components.attacks import ATTACKS, CELLS, Budget, ThreatModel
 from components.evaluation.metrics import Z95
 from components.evaluation.streams import NAMES, exchanged, health, stream_counts
+from tests.evaluation._linear import THREAT as BUDGETS
+from tests.evaluation._linear import Linear
+from tests.evaluation._linear import clips as by_hand
 
 
 def counts(weights: dict[str, torch.Tensor]) -> dict[str, float]:
@@ -125,3 +129,59 @@ def test_a_large_class_is_exchanged_for_others_as_well(clips_maker):
         next(j for j in range(12) if torch.equal(other.rgb[i], clips.rgb[j])) for i in range(12)
     ]
     assert all(label[i] != label[j] for i, j in enumerate(source))
+
+
+@pytest.mark.parametrize("cells", [("rgb", "skeleton", "both"), ("skeleton",)])
+def test_sums_of_the_streams_by_hand(cells, monkeypatch) -> None:
+    asked = []
+
+    def moved(model, batch, threat, *, seed, **parameters):
+        asked.append((seed, parameters))
+        rgb, skeleton = batch.rgb.clone(), batch.skeleton.clone()
+        rgb[:, 0, 0, 0, 0] -= 0.05 if threat.rgb else 0
+        skeleton[:, 0, 0, 0, 0] -= 0.08 if threat.skeleton else 0
+        return batch._replace(rgb=rgb, skeleton=skeleton)
+
+    monkeypatch.setitem(ATTACKS, "margin_pgd", moved)
+    video = np.array([0.1, 0.02, -0.1, 0.04, -0.3, 0.2])
+    joint = np.array([0.02, 0.1, 0.3, 0.015, -0.13, 0.1])
+    some = by_hand(video.tolist(), joint.tolist(), [0, 0, 0, 0, 2, 2])
+    threat = BUDGETS if len(cells) == 3 else ThreatModel(skeleton=BUDGETS.skeleton)
+    sign = np.array([1, 1, 1, 1, -1, -1])  # label 0 wants a sum above 0, label 2 one below
+    found = stream_counts(Linear(), [some, some], threat, steps=7, seed=3)
+    assert asked == [(3, {"steps": 7, "n_targets": 0})] * 2 * len(cells)
+    wanted = dict.fromkeys(NAMES, 0.0) | dict.fromkeys(("clips", "with_heads", "with_weights"), 6)
+    right, weight = {}, {}
+    for case in ("clean", *cells):
+        v = video - 0.05 * (case in ("rgb", "both"))
+        j = joint - 0.08 * (case in ("skeleton", "both"))
+        right[case] = sign * (v + j) > 0
+        weight[case] = ((v + 0.5) + 0.2 * (v + 1.5)) / 2
+        for name, x in (("fused", v + j), ("rgb", v), ("skeleton", j)):
+            wanted[f"{case}/{name}"] = np.sum(sign * x > 0)
+        wanted[f"{case}/weight"] = weight[case].sum()
+        wanted[f"{case}/square"] = (weight[case] ** 2).sum()
+        wanted["contrast"] = wanted["contrast_square"] = 0.0
+    for cell in cells:
+        stands = np.logical_and.reduce([right["clean"], right[cell]])
+        if cell == "both":
+            stands = np.logical_and.reduce(list(right.values()))
+        wanted[f"standing/{cell}"] = stands.sum()
+    if len(cells) == 3:
+        contrast = weight["skeleton"] - weight["rgb"]
+        wanted["contrast"], wanted["contrast_square"] = contrast.sum(), (contrast**2).sum()
+    # Sorted by class and moved on by four, the size of the larger one.
+    source = [4, 5, 0, 1, 2, 3]
+    wanted["without/rgb"] = np.sum(sign * (video[source] + joint) > 0)
+    wanted["without/skeleton"] = np.sum(sign * (video + joint[source]) > 0)
+    assert found == pytest.approx({name: 2 * value for name, value in wanted.items()}, abs=1e-5)
+    figures = health(found, cells)
+    assert figures["rgb_reliance"] == (wanted["clean/fused"] - wanted["without/rgb"]) / 6
+    assert figures[f"rgb_acc_{cells[0]}"] == wanted[f"{cells[0]}/rgb"] / 6
+    assert figures["weight_std_clean"] == pytest.approx(weight["clean"].std(), abs=1e-4)
+    names = {"rgb_reliance", "skeleton_reliance", "weight_contrast", "weight_contrast_error"}
+    names |= {f"{m}_acc_{c}" for m in ("rgb", "skeleton") for c in ("clean", *cells)}
+    assert set(figures) == names | {f"{w}_{c}" for w in ("weight", "weight_std") for c in
+                                    ("clean", *cells)}  # fmt: skip
+    silent = dict.fromkeys(NAMES, 0.0) | {"clips": 4, "clean/fused": 3}
+    assert health(silent) == {"rgb_reliance": 0.75, "skeleton_reliance": 0.75}
