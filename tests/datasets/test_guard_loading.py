@@ -108,11 +108,11 @@ def test_smaller_pictures_are_the_antialiased_ones(shards: ShardSet) -> None:
 
 @pytest.mark.parametrize("augment", [LIVELY, None])
 def test_frames_and_sizes_are_those_of_the_model(augment, shards: ShardSet) -> None:
-    model = {**SIZES, "rgb_size": 16, "rgb_frames": 5, "width": 1.0}
+    model = {**SIZES, "rgb_size": 16, "rgb_frames": 16, "width": 1.0}
     for seed in (0, 6):
         made = ClipDataset.for_model(shards, [4, 9], CLASSES, model, augment=augment, seed=seed)
         batch = made.batch([0, 1])
-        assert batch.rgb.shape == (2, 3, 5, 16, 16) and batch.skeleton.shape == (2, 3, 10, 25, 2)
+        assert batch.rgb.shape == (2, 3, 16, 16, 16) and batch.skeleton.shape == (2, 3, 10, 25, 2)
         sizes = {name: model[name] for name in SIZES}
         same = ClipDataset(shards, [4, 9], CLASSES, **sizes, augment=augment, seed=seed)
         assert torch.equal(batch.skeleton, same.batch([0, 1], epoch=0).skeleton)

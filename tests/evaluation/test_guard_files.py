@@ -153,6 +153,16 @@ def test_a_gallery_tells_of_each_clip_what_the_model_said(tmp_path) -> None:
     assert silent["correct"] == [False] * 3 and silent["weights"] == [None] * 3
     assert silent["probabilities"] == [[0.0] * 3] * 3
 
+    class Unsure(Linear):
+        def forward(self, rgb, skeleton, present):
+            output = super().forward(rgb, skeleton, present)
+            return output._replace(weights={"late": output.weights["late"] * torch.nan})
+
+    alone = some.select(torch.tensor([2]))
+    unsure = gallery_of(Unsure(), alone, [entry], THREAT, seed=0)
+    assert unsure.rows["weights"].to_pylist() == [[0.0, 0.0]] * unsure.rows.num_rows
+    assert (unsure.about["frames"], unsure.about["steps"]) == (2, 4)
+
 
 def test_an_adversarial_set_comes_back_block_by_block(tmp_path) -> None:
     entries = [Entry("pgd", "pgd", {"steps": 2})]
@@ -180,6 +190,8 @@ def test_an_adversarial_set_comes_back_block_by_block(tmp_path) -> None:
     for words in ({}, {"allow_licensed_export": False}):
         with pytest.raises(UserError, match=r"evaluate\.allow_licensed_export=true"):
             export_adversarial(made, tmp_path / "b.arrow", synthetic=False, **words)
+    export_adversarial(made[1:], tmp_path / "one.arrow", synthetic=True)
+    assert [block.size for _, block in read_adversarial(tmp_path / "one.arrow")] == [3, 3, 3]
     with pytest.raises(UserError, match="keep=True"):
         export_adversarial([], tmp_path / "b.arrow", synthetic=True)
     for metadata in (None, {"format": "adversarial-clips/0"}):

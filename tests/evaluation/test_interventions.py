@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from components.attacks import Budget, ThreatModel
+from components.attacks import ATTACKS, Budget, ThreatModel
 from components.batch import Batch, ModelOutput
 from components.errors import UserError
 from components.evaluation.interventions import intervene, replaced
+from components.evaluation.suite import Entry
 from components.models.fusions.amr import ModalityAttention
 
 THREAT = ThreatModel(rgb=Budget("Linf", 0.01), skeleton=Budget("Linf", 0.01))
@@ -61,6 +62,25 @@ def test_weights_that_choose_are_worth_what_they_save() -> None:
 def test_two_clips_are_enough_to_exchange_weights(n: int) -> None:
     told = intervene(Chooser(20.0), [_clips(n)], THREAT, [])
     assert told["shuffled"]["clean"]["value"] == (1.0 if n == 2 else pytest.approx(2 / 3))
+
+
+@pytest.mark.parametrize("words", [{}, {"seed": 5}])
+def test_interventions_attack_what_the_threat_allows(words: dict, monkeypatch) -> None:
+    """With no clips that fill up a pass; without a second cell there is nothing to exchange."""
+    asked = []
+
+    def noted(model, batch, threat, *, seed):
+        asked.append((seed, tuple(threat.budgets)))
+        return batch
+
+    monkeypatch.setitem(ATTACKS, "noted", noted)
+    model, sizes = Chooser(20.0), set()
+    model.register_forward_pre_hook(lambda _, inputs: sizes.add(len(inputs[0])))
+    video, entries = ThreatModel(rgb=THREAT.rgb), [Entry("noted", "noted")]
+    told = intervene(model, [_clips(4), _clips(6)], video, entries, **words)
+    assert set(asked) == {(words.get("seed", 0), ("rgb",))} and sizes == {4, 6}
+    assert told["swapped"] == {} and "contrast" not in told
+    assert set(told["weight"]) == set(told["frozen"]) == {"clean", "rgb"}
 
 
 def test_constant_weights_are_worth_nothing() -> None:

@@ -147,6 +147,25 @@ def test_what_is_known_of_a_trial_that_runs(tmp_path: Path, monkeypatch) -> None
     assert search.wall_seconds == 0.0
 
 
+def test_time_counts_up_to_the_last_word_of_a_session(tmp_path: Path, monkeypatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("components.search.study.time.time", lambda: now)
+    search = Search(config_with(EMA), tmp_path)
+    search.begin_session()
+    found = search.next()
+    assert found is not None
+    for seconds, word in (
+        (3, lambda: search.epoch(found.key, row(1))),
+        (5, lambda: search.end(found.key, "completed")),
+        (7, lambda: search.score_finalist(found.key, {"suite": "thin"})),
+    ):
+        before = Search(search.config, tmp_path).wall_seconds
+        now += seconds
+        word()
+        assert Search(search.config, tmp_path).wall_seconds == before + seconds
+    assert Search(search.config, tmp_path).out_of_time() is None
+
+
 EMA = {"train.ema": {"kind": "uniform", "low": 0.0, "high": 0.9}}
 
 
@@ -241,6 +260,11 @@ def test_every_column_of_the_table_and_every_figure_of_the_summary(tmp_path: Pat
     alone = output.summary(config, Made(), "done")
     assert alone["winner_is_default"] is True and alone["best"] == {"train.ema": 0.25}
     assert alone["finalist"] is None and alone["default_finalist"] is None
+    values = {"train.lr": 0.1, "model.fusion": "amr", "train.ema": 0.25}
+    trials[0] = replace(trials[0], values=values)
+    output.write(tmp_path, config, Made(), "done")
+    names = [line.split(":")[0] for line in (tmp_path / "best.yaml").read_text().splitlines()]
+    assert names == sorted(values)  # so that equal settings are equal files
     trials[:] = [trials[1]]
     nothing = output.summary(config, Made(), "done")
     assert nothing["winner"] is None and nothing["winner_is_default"] is False
