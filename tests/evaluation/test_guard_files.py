@@ -48,8 +48,10 @@ def test_folding_is_compared_on_sixteen_clips_and_may_differ_by_rounding() -> No
             super().__init__()
             self.first = nn.Sequential(nn.Conv3d(3, 3, 1, bias=False), nn.BatchNorm3d(3, eps=0.0))
             with torch.no_grad():
-                self.first[0].weight.copy_(2 * torch.eye(3).reshape(3, 3, 1, 1, 1))
-                self.first[1].running_mean.fill_(gap)
+                self.first[0].weight.copy_(
+                    torch.diag(torch.tensor([2.0, 2, 0]))[:, :, None, None, None]
+                )
+                self.first[1].running_mean[0] = gap  # the largest logit, and the largest gap
             self.seen: list[int] = []
             self.folded = False
 
@@ -78,6 +80,7 @@ def test_clips_are_thinned_to_these_sizes() -> None:
         other = -(-40 // -(-side // 64))
         assert thin_video(torch.zeros(3, 9, side, 40)).shape == (3, 8, kept, other)
         assert thin_video(torch.zeros(3, 2, 40, side)).shape == (3, 2, other, kept)
+    assert thin_video(torch.zeros(3, 130, 8, 8)).shape == (3, 8, 8, 8)
     joints = torch.arange(3 * 33 * 25 * 2.0).reshape(3, 33, 25, 2)
     for filled, persons in (((), 1), ((0,), 1), ((1,), 2), ((0, 1), 2)):
         present = torch.zeros(33, 2, dtype=torch.bool)

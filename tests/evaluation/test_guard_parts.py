@@ -18,12 +18,13 @@ from components.evaluation.evaluate import (
     total_costs,
     worst_status,
 )
-from components.evaluation.fixed import FixedShape
+from components.evaluation.fixed import FixedShape, _persons
 from components.evaluation.gallery import CANDIDATES
 from components.evaluation.metrics import accuracy_of, paired_difference
 from components.evaluation.robust_counts import from_counts, robust_accuracy
 from components.evaluation.scores import device_of, score
-from components.evaluation.subset import rank
+from components.evaluation.sizes import SIZES
+from components.evaluation.subset import draw, rank
 from components.evaluation.suite import Entry
 from tests.evaluation._linear import THREAT, Linear, clips
 
@@ -101,7 +102,25 @@ def test_what_a_cascade_spends_and_leaves_out() -> None:
     assert moved.run.cost["forward"] >= 48 + 16 and moved.run.cost["backward"] == 48
     with pytest.raises(UserError, match="at least 1"):
         FixedShape(Linear(), 0)
-    assert FixedShape(Linear(), 1)(*some[:3]).logits.shape == (3, 3)
+    for size in (1, 3, 4, 16):
+        model, sizes = Linear(), []
+        model.register_forward_pre_hook(lambda _, x, sizes=sizes: sizes.append(len(x[0])))
+        assert FixedShape(model, size)(*some[:3]).logits.shape == (3, 3)
+        assert sizes == [size] * -(-3 // size)
+    elsewhere = _persons(torch.ones(3, 4, 2, dtype=torch.bool, device="meta"))
+    assert elsewhere.shape == (3,) and elsewhere.device.type == "meta"
+
+
+def test_no_more_clips_are_read_than_the_subset_needs() -> None:
+    read = []
+
+    def reading():
+        for i in range(4):
+            read.append(i)
+            part = clips([0.3] * 8, [0.1] * 8)
+            yield part._replace(clip_id=tuple(f"{i}-{name}" for name in part.clip_id))
+
+    assert draw(Linear(), reading()).size == 16 and read == [0, 1]
 
 
 def test_costs_add_up_by_attack_and_cell() -> None:
@@ -232,6 +251,11 @@ def test_sizes_and_weights_of_the_summary_are_means_of_the_records(monkeypatch) 
     found = evaluate_model(Linear(), some, THREAT, entries, classes=["x", "y", "z"], checks=False)
     rows = found.records.to_pylist()
     assert {row["cell"] for row in rows} == {"clean", "rgb", "skeleton", "both", "exchanged"}
+    assert found.records.schema.metadata == {b"schema": b"evaluation-records/2"}
+    for row in rows:
+        if row["cell"] in ("clean", "exchanged"):
+            assert (row["forward"], row["backward"], row["broke"]) == (1.0, 0.0, False)
+            assert not any(row[size] for size in SIZES)
 
     def weights(chosen: list[dict]) -> dict:
         told: dict = {}

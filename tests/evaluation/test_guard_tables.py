@@ -269,3 +269,5 @@ def test_curves_take_a_clip_to_fall_at_every_larger_budget(planted, monkeypatch)
     grid = standing_grid(Planted(), planted, threat, (0.0, 0.5, 1.0), seed=0)
     assert grid == [[9, 8, 8], [7, 6, 6], [7, 5, 5]]
     assert ("rgb", (1.0,)) in asked and ("both", (0.5, 1.2)) in asked
+    # One attack a place of the grid, and none where there is no budget.
+    assert len(asked) == 8 and not any(0.0 in key for _, key in asked)
