@@ -37,14 +37,16 @@ def flags_of(answer, threat=None, n: int = 16, given=None) -> dict[str, dict]:
 @pytest.mark.parametrize("which", [2, 3])
 def test_outputs_may_differ_by_rounding_alone(spread: float, status: str, which: int) -> None:
     """As a share of the outputs' own spread, in whichever of two repetitions it shows."""
-    logits = 4 * torch.linspace(-1, 1, 48).reshape(16, 3)
+    logits, passes = 0.04 * torch.linspace(-1, 1, 48).reshape(16, 3), []
 
     def answer(number, rgb, skeleton):
+        passes.append(number)
         moved = torch.zeros(16, 3)
         moved[3, 1] = spread * float(logits.std())
         return logits - moved if number == which else logits
 
     found = flags_of(answer)
+    assert passes == [1, 2, 3, 4]  # the last one looks for probabilities
     assert set(found) == {"random_output", "softmax_output"}
     one = found["random_output"]
     assert one["status"] == status and (one["message"] == "") is (status == "pass")
@@ -96,8 +98,10 @@ def test_clips_that_hide_their_gradient_are_counted(n, hidden, status, modality,
     still(monkeypatch)
     given = clips([0.1] * n, [0.1] * n)
     given.skeleton[:hidden, 1, 0, 2, 0] = 1.0  # a height: these clips are read behind a detach
+    seen = []
 
     def answer(number, rgb, skeleton):
+        seen.append((rgb.detach(), skeleton.detach()))
         parts = {"rgb": rgb[:, 0, 0, 0, 0] - 0.4, "skeleton": skeleton[:, 0, 0, 0, 0] + 0.2}
         hides = skeleton[:, 1, 0, 2, 0].detach() > 0.5
         one = parts[modality]
@@ -113,6 +117,30 @@ def test_clips_that_hide_their_gradient_are_counted(n, hidden, status, modality,
         low, high = wilson(k, n)
         wanted |= {name: k / n, f"{name}_low": low, f"{name}_high": high}
     assert found["figures"] == pytest.approx(wanted)
+    if n == 16:  # whether an input is read shows in a negative and in a person mirrored
+        mirrored = given.skeleton * torch.tensor([-1.0, 1.0, 1.0])[:, None, None, None]
+        assert any(torch.equal(rgb, 1 - given.rgb) for rgb, _ in seen)
+        assert any(torch.equal(skeleton, mirrored) for _, skeleton in seen)
+
+
+def test_what_is_not_read_hides_nothing_and_no_clip_no_figure(monkeypatch) -> None:
+    still(monkeypatch)
+
+    def answer(number, rgb, skeleton):
+        lead = rgb[:, 0, 0, 0, 0]
+        return torch.stack([lead, -lead], 1)
+
+    slopes = flags_of(answer, THREAT)["slopes"]
+    assert slopes["status"] == "pass"
+    assert [slopes["figures"][k] for k in ("skeleton", "skeleton_low", "skeleton_high")] == [
+        1.0
+    ] * 3
+    wrong = clips([0.0] * 16, [0.0] * 16, [1] * 16)
+    found = flags_of(answer, THREAT, given=wrong)
+    for check in ("zero_gradients", "slopes", "more_steps", "grows_with_eps", "unbounded"):
+        assert (found[check]["status"], found[check]["figures"]) == ("too-few", {"clips": 0})
+    l2 = ThreatModel(rgb=Budget("L2", 0.02), skeleton=Budget("L2", 0.04))
+    assert flags_of(answer, l2, given=clips([0.1], [0.1]))["slopes"]["figures"]["clips"] == 1
 
 
 def through(slope: float, x: torch.Tensor, true: float = 1.0) -> torch.Tensor:

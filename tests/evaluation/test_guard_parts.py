@@ -20,7 +20,7 @@ from components.evaluation.evaluate import (
 )
 from components.evaluation.fixed import FixedShape, _persons
 from components.evaluation.gallery import CANDIDATES
-from components.evaluation.metrics import accuracy_of, paired_difference
+from components.evaluation.metrics import Z95, accuracy_of, paired_difference
 from components.evaluation.robust_counts import from_counts, robust_accuracy
 from components.evaluation.scores import device_of, score
 from components.evaluation.sizes import SIZES
@@ -197,6 +197,8 @@ def test_the_interval_of_a_paired_difference_is_the_bootstrap_s() -> None:
     assert paired_difference([], []) == {
         "value": None, "low": -1.0, "high": 1.0, "p": 1.0, "n": 0,
     }  # fmt: skip
+    assert paired_difference([True], [False])["value"] == 1.0
+    assert accuracy_of(1, 1)["low"] == pytest.approx(1 / (1 + Z95**2))
     for left, right in (([True], [True, False]), ([[True]], [[False]])):
         with pytest.raises(UserError, match="two equal rows"):
             paired_difference(left, right)

@@ -7,7 +7,7 @@ import pytest
 from components.evaluation.metrics import Z95, accuracy, paired_difference, wilson
 from components.evaluation.outcome_checks import check_records
 from components.evaluation.records import WEIGHT
-from components.evaluation.stream_checks import check_streams, streams_of
+from components.evaluation.stream_checks import _contrast, check_streams, streams_of
 from components.evaluation.suite import PGD20, Entry
 from components.evaluation.summary import Records
 
@@ -138,5 +138,19 @@ def test_a_suite_without_a_pair_to_compare_raises_nothing() -> None:
         found = check_records(records(fell, [0] * 20), [Entry("x", name)], ("rgb",))[1]
         assert (found["status"], found["figures"]["rgb"]) == ("fail", 0.4)
     fgsm = Entry("fgsm", "fgsm")
+    assert check_records(table, [fgsm, PGD20], ())[0]["figures"] == {"clips": 18}
     for found in check_records(table, [fgsm, PGD20, Entry("square", "square")], ()):
         assert (found["status"], found["figures"]) == ("pass", {"clips": 18})
+
+
+def test_the_contrast_is_that_of_an_attack_which_met_both_streams():
+    """An attack on one modality alone says nothing of it; clips that one of both missed neither."""
+    weights = {
+        ("rgb", "alone"): {"a": 0.9},
+        ("both", "pgd"): {"a": 0.1},
+        ("rgb", "pgd"): {"a": 0.2, "b": 0.4, "only here": 0.0},
+        ("skeleton", "pgd"): {"a": 0.5, "b": 0.5},
+    }
+    mean, error = _contrast(weights)
+    assert mean == pytest.approx(0.2) and error == pytest.approx(Z95 * 0.1 / 2**0.5)
+    assert _contrast({("rgb", "alone"): {"a": 0.9}, ("both", "pgd"): {"a": 0.1}}) is None
