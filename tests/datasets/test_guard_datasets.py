@@ -22,9 +22,11 @@ def window(clip, start: float, share: float, count: int) -> np.ndarray:
     return start * span + (np.arange(count) + 0.5) * share * span / count
 
 
+@pytest.mark.parametrize("count", [4, 8])  # of 8 frames that are kept of a clip
 @pytest.mark.parametrize("augment", [None, LIVELY], ids=["plain", "augmented"])
-def test_both_streams_are_cut_from_the_same_seconds(augment, shards: ShardSet) -> None:
-    data = ClipDataset(shards, range(20), CLASSES, **SIZES, augment=augment, seed=5)
+def test_both_streams_are_cut_from_the_same_seconds(augment, count: int, shards: ShardSet) -> None:
+    sizes = {**SIZES, "rgb_frames": count}
+    data = ClipDataset(shards, range(20), CLASSES, **sizes, augment=augment, seed=5)
     for epoch in (0, 3):
         batch = data.batch(range(20), epoch=epoch)
         chosen = draw(augment or Ranges(0, 1, 0, 0, 0), 5, list(batch.clip_id), epoch)
@@ -35,7 +37,7 @@ def test_both_streams_are_cut_from_the_same_seconds(augment, shards: ShardSet) -
             joints, present = augment_skeleton(clip.skeleton[rows], clip.present[rows], choice)
             np.testing.assert_allclose(batch.skeleton[i].permute(1, 3, 2, 0), joints, atol=1e-6)
             np.testing.assert_array_equal(batch.present[i], present)
-            wanted = np.floor(window(clip, choice.start, choice.share, 4) * clip.rgb_fps + 1e-6)
+            wanted = np.floor(window(clip, choice.start, choice.share, count) * clip.rgb_fps + 1e-6)
             frames = [int(np.abs(clip.rgb_index - w).argmin()) for w in wanted]
             pixels = augment_rgb(clip.rgb[frames], choice)
             np.testing.assert_array_equal(
