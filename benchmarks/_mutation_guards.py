@@ -74,7 +74,7 @@ BACKBONES = (
 TABLES = (
     "tests/evaluation/test_verdicts.py",
     "tests/evaluation/test_metrics.py",
-    "tests/evaluation/test_guard_parts.py",
+    "tests/evaluation/test_guard_evaluation_parts.py",
     "tests/evaluation/test_guard_files.py",
     "tests/evaluation/test_guard_tables.py",
     "tests/evaluation/test_streams.py",
