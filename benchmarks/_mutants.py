@@ -190,7 +190,8 @@ def make(root: Path, path: str, operator: str, occurrence: int, line: int) -> Mu
         difflib.unified_diff(source.splitlines(), code.splitlines(), path, path, "", "", 1, "")
     )
     was, now = (
-        " ".join(row[1:].strip() for row in rows[2:] if row.startswith(sign)) for sign in "-+"
+        " ".join(filter(None, (row[1:].strip() for row in rows[2:] if row.startswith(sign))))
+        for sign in "-+"
     )
     return Mutant(path, line, operator, occurrence, was, now, code, "\n".join(rows[2:]))
 
