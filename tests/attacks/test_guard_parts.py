@@ -4,13 +4,15 @@ import copy
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from components.attacks import ADAPTIVE, Budget, Counter, ThreatModel, eot
+from components.attacks import ADAPTIVE, ATTACKS, Budget, Counter, ThreatModel, eot
 from components.attacks.adaptive import _attention, _heads
 from components.attacks.checked import looked_at, pixel_bounds
 from components.attacks.eot import Averaged
 from components.attacks.folding import _few_channels, conv_norm_pairs, folded
+from components.attacks.gradient import value_and_grad
+from components.attacks.losses import margin_loss
 from components.attacks.sparse import sparse_frames
 from components.batch import Batch, ModelOutput
 from components.errors import UserError
@@ -218,3 +220,42 @@ def test_trust_in_the_touched_and_in_the_other_modality_are_two_attacks(model, c
             for name in ("attention_touched", "attention_other")
         ]  # fmt: skip
     assert weight[0] > weight[1]
+
+
+class _Sums(nn.Module):
+    """Logits from sums over time and place, whose gradient is one number for all frames."""
+
+    def __init__(self, root_of_nothing: bool = False) -> None:
+        super().__init__()
+        self.root_of_nothing = root_of_nothing
+
+    def forward(self, rgb: Tensor, skeleton: Tensor, present: Tensor) -> Tensor:
+        if self.root_of_nothing:  # 0 with a gradient that is not a number
+            rgb = (0 * rgb).sqrt()
+        return rgb.sum((2, 3, 4)) + skeleton.sum((2, 3, 4)) * torch.tensor([3.0, 2.0, 1.0])
+
+
+def _two_frames() -> Batch:
+    return Batch(
+        torch.full((2, 3, 2, 1, 1), 0.5),
+        torch.zeros(2, 3, 2, 25, 1),
+        torch.ones(2, 2, 1, dtype=torch.bool),
+        torch.tensor([0, 1]),
+        ("a", "b"),
+    )
+
+
+def test_a_gradient_that_two_frames_share_can_be_changed_in_place() -> None:
+    batch = _two_frames()
+    leaves = {"rgb": batch.rgb, "skeleton": batch.skeleton}
+    _, _, grads = value_and_grad(_Sums(), batch, leaves, margin_loss)
+    before = grads["rgb"].clone()
+    grads["rgb"][:, :, 0].mul_(2)
+    assert before.any() and torch.equal(grads["rgb"][:, :, 1], before[:, :, 1])
+
+
+def test_a_gradient_that_is_no_number_moves_nothing() -> None:
+    batch, threat = _two_frames(), ThreatModel(*(Budget("Linf", 0.1, -9, 9) for _ in range(2)))
+    found = ATTACKS["mifgsm"](_Sums(root_of_nothing=True), batch, threat, seed=0, steps=2)
+    assert torch.equal(found.rgb, batch.rgb)
+    assert torch.isfinite(found.skeleton).all() and not torch.equal(found.skeleton, batch.skeleton)

@@ -17,7 +17,7 @@ from components.checkpoint import save_checkpoint
 from components.training.averaging import average_buffers, sum_over_workers, world_size
 from components.training.loop import WorkerContext, train_epochs
 from components.training.memory import ONE_ARENA, keep_freed_memory
-from components.training.parallel import has_unused
+from components.training.parallel import has_unused, wrap
 from pipelines._stage import ROOT
 
 
@@ -114,3 +114,28 @@ def test_with_one_arena_a_thread_keeps_its_freed_memory_too():
         command, env=os.environ | ONE_ARENA, cwd=ROOT, capture_output=True, check=True
     )
     assert int(told.stdout) < 1000  # pages; 36,868 without
+
+
+def test_batch_statistics_stay_each_workers_own_within_an_epoch(fresh, section, clips, tmp_path):
+    """Nothing of them travels in a forward pass; `average_buffers` joins them at its end."""
+    port = free_port()
+
+    def work(rank: int) -> None:
+        torch.set_num_threads(1)
+        dist.init_process_group(
+            "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
+        )
+        alone, shared = (fresh(section()).model.train() for _ in range(2))
+        wrapped = wrap(shared, torch.device("cpu"), unused=True)
+        mine = clips.select(torch.arange(4 * rank, 4 * rank + 4))
+        for _ in range(3):
+            alone(*mine[:3])
+            wrapped(*mine[:3])
+        pairs = zip(alone.buffers(), shared.buffers(), strict=True)
+        (tmp_path / f"same{rank}").write_text(str([torch.equal(a, b) for a, b in pairs]))
+        dist.destroy_process_group()
+
+    mp.start_processes(work, nprocs=2, start_method="fork")
+    for rank in (0, 1):
+        same = (tmp_path / f"same{rank}").read_text()
+        assert "True" in same and "False" not in same

@@ -37,7 +37,7 @@ def test_first_the_streams_then_the_weights(fresh, section, data, threat) -> Non
     assert not _same(second[1], third[1]) and not _same(third[1], fourth[1])
     assert all(torch.equal(a, b) for a, b in zip(later, last, strict=True))
     assert all(torch.equal(a, b) for a, b in zip(statistics, later, strict=True))
-    assert row["steps"] == stacking.STEPS and row["rgb_eps"] == pytest.approx(8 / 255)
+    assert row["steps"] == 5 and row["rgb_eps"] == pytest.approx(8 / 255)
     assert row["train_clean_acc"] is None and 0 <= row["train_robust_acc"] <= 1
     assert _same([p.detach() for p in state.model.parameters()], list(state.average.parameters()))
 
