@@ -29,7 +29,6 @@ from components.sources import get_source
 from components.sources.ingest import look
 
 ROOT = Path(__file__).parents[2]
-
 SETTINGS: dict[str, Any] = {
     "shard.frames": 4,
     "shard.size": 24,

@@ -63,6 +63,18 @@ def make_batch() -> Callable[..., Batch]:
     return make
 
 
+@pytest.fixture(scope="module")
+def model(make_model) -> TwoStream:
+    """A small model in evaluation mode; a module of tests may have its own."""
+    return make_model().eval()
+
+
+@pytest.fixture(scope="module")
+def clips(model, make_batch) -> Batch:
+    """Three clips that `model` gets right."""
+    return make_batch(model, size=3)
+
+
 @pytest.fixture(scope="session")
 def wrong() -> Callable[[nn.Module, Batch], Tensor]:
     """bool [B]: which clips the model gets wrong, in eval mode."""

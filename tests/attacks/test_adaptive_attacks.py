@@ -12,11 +12,6 @@ TIGHT = ThreatModel(Budget("Linf", 0.02), Budget("Linf", 0.02))
 
 
 @pytest.fixture(scope="module")
-def model(make_model):
-    return make_model().eval()
-
-
-@pytest.fixture(scope="module")
 def clips(model, make_batch):
     return make_batch(model, size=6)
 

@@ -13,11 +13,6 @@ BOTH = ThreatModel(Budget("Linf", 0.03), Budget("Linf", 0.03))
 
 
 @pytest.fixture(scope="module")
-def model(make_model):
-    return make_model().eval()
-
-
-@pytest.fixture(scope="module")
 def clips(model, make_batch):
     return make_batch(model, size=8)
 

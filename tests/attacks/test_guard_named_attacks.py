@@ -1,24 +1,12 @@
 """Attacks by their names: each starts elsewhere, and hands on every setting that it is given."""
 
-import pytest
 import torch
 from torch import nn
 
 from components.attacks import ADAPTIVE, ATTACKS, Budget, Counter, ThreatModel, pgd
 from components.attacks.sparse import sparse_frames
-from components.batch import Batch
 
 NARROW = ThreatModel(Budget("Linf", 1e-3), Budget("Linf", 1e-3))
-
-
-@pytest.fixture(scope="module")
-def model(make_model):
-    return make_model().eval()
-
-
-@pytest.fixture(scope="module")
-def clips(model, make_batch) -> Batch:
-    return make_batch(model, size=3)
 
 
 class Asked(nn.Module):

@@ -124,16 +124,6 @@ def test_adaptive_losses_are_their_sums_of_logarithms() -> None:
     torch.testing.assert_close(_heads(output, label), heads)
 
 
-@pytest.fixture(scope="module")
-def model(make_model):
-    return make_model().eval()
-
-
-@pytest.fixture(scope="module")
-def clips(model, make_batch) -> Batch:
-    return make_batch(model, size=3)
-
-
 def test_what_is_the_default_of_attacks_with_random_models(model, clips) -> None:
     """Ten samples a pass; each seed and each set of clips has its own draws."""
     counter, draws = Counter(model), []

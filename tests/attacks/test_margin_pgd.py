@@ -27,11 +27,6 @@ class Scaled(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def model(make_model):
-    return make_model().eval()
-
-
-@pytest.fixture(scope="module")
 def clips(model, make_batch):
     return make_batch(model, size=12)
 

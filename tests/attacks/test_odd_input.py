@@ -36,11 +36,6 @@ L2 = ThreatModel(Budget("L2", 0.4), Budget("L2", 0.5))
 
 
 @pytest.fixture(scope="module")
-def model(make_model):
-    return make_model().eval()
-
-
-@pytest.fixture(scope="module")
 def clips(model, make_batch):
     return make_batch(model)
 

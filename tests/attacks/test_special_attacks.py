@@ -25,11 +25,6 @@ BOTH = ThreatModel(Budget("Linf", 0.05), Budget("Linf", 0.06))
 
 
 @pytest.fixture(scope="module")
-def model(make_model):
-    return make_model().eval()
-
-
-@pytest.fixture(scope="module")
 def clips(model, make_batch):
     return make_batch(model, size=6)
 

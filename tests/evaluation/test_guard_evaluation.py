@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from components.attacks import Budget, ThreatModel
+from components.attacks import ATTACKS, Budget, ThreatModel
 from components.evaluation import evaluate_model
 from components.evaluation.cascade import run_cascade
 from components.evaluation.robust_counts import robust_counts
@@ -37,3 +37,16 @@ def test_a_clip_that_is_wrong_when_clean_is_not_robust(honest, spoilt, threat) -
     summary = evaluate_model(honest, clips, NOTHING, FGSM, checks=False).summary
     for figure in (summary["clean_acc"], *summary["worst"].values()):
         assert (figure["value"], figure["n"]) == (n / 40, 40)
+
+
+def test_counts_are_those_of_seed_0_unless_said_otherwise(honest, clips, threat, monkeypatch):
+    asked = []
+
+    def noted(model, batch, threat, *, seed):
+        asked.append(seed)
+        return batch
+
+    monkeypatch.setitem(ATTACKS, "noted", noted)
+    robust_counts(honest, [clips], threat, attack="noted")
+    robust_counts(honest, [clips], threat, attack="noted", seed=4)
+    assert asked == [0] * 3 + [4] * 3

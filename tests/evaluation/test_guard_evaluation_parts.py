@@ -26,7 +26,7 @@ from components.evaluation.scores import device_of, score
 from components.evaluation.sizes import SIZES
 from components.evaluation.subset import draw, rank
 from components.evaluation.suite import Entry
-from tests.evaluation._linear import THREAT, Linear, clips
+from tests._support.linear import THREAT, Linear, clips
 
 
 def test_verdicts_margins_heads_and_weights() -> None:

@@ -32,7 +32,7 @@ from components.evaluation.suite import (
     is_current,
     suite_hash,
 )
-from tests.evaluation._linear import THREAT, Linear, clips
+from tests._support.linear import THREAT, Linear, clips
 
 
 def write(path, table) -> None:

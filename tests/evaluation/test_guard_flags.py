@@ -9,7 +9,7 @@ from torch import nn
 from components.attacks import ATTACKS, Budget, ThreatModel
 from components.evaluation.checks import check_model, flag
 from components.evaluation.metrics import wilson
-from tests.evaluation._linear import THREAT, clips
+from tests._support.linear import THREAT, clips
 
 
 class Answer(nn.Module):

@@ -7,9 +7,9 @@ import torch
 from components.attacks import ATTACKS, CELLS, Budget, ThreatModel
 from components.evaluation.metrics import Z95
 from components.evaluation.streams import NAMES, exchanged, health, stream_counts
-from tests.evaluation._linear import THREAT as BUDGETS
-from tests.evaluation._linear import Linear
-from tests.evaluation._linear import clips as by_hand
+from tests._support.linear import THREAT as BUDGETS
+from tests._support.linear import Linear
+from tests._support.linear import clips as by_hand
 
 
 def counts(weights: dict[str, torch.Tensor]) -> dict[str, float]:

@@ -14,11 +14,11 @@ from components.attacks import ThreatModel
 from components.batch import ModelOutput
 from components.training import losses, memory, stacking
 from components.training.layout import channels_last, channels_last_video
-from components.training.loop import train_epochs
+from components.training.loop import _roll_back, train_epochs
 from components.training.methods import METHODS, InnerProblem
 from components.training.schedule import draw_cell, epoch_seed, lr_factor, seed_step
 from components.training.shard_data import ShardData
-from components.training.state import Position, load_state, new_state, save_state
+from components.training.state import Position, load_state, new_state, save_state, snapshot
 from components.training.step import StepResult, TrainTarget, train_step
 from components.training.sums import as_sums, averages_of, probe
 from components.training.validation import validate
@@ -270,3 +270,13 @@ def test_validation_goes_by_64_clips_in_the_order_of_the_shards(monkeypatch) -> 
     )
     list(ShardData([], [0] * 130, [], 16, 0, 0, 1, "cpu").validation())
     assert asked == [list(range(64)), list(range(64, 128)), [128, 129]]
+
+
+@pytest.mark.parametrize(("right", "expected"), [(0.5, True), (0.0, False), (None, False)])
+def test_only_while_training_looks_fine_a_fall_is_rolled_back(fresh, section, right, expected):
+    """A training attack that fools every clip is strong enough; so is one that nobody counts."""
+    state = fresh(section())
+    state.position.best, state.position.train_best = 0.9, 0.5
+    row = {"val_robust_acc_worst": 0.1, "val_clips": 100, "train_robust_acc": right}
+    assert _roll_back(state, snapshot(state), row) is expected
+    assert state.position.boost == int(expected)
